@@ -1,0 +1,1 @@
+"""Prefect flows: they compose the steps of `tasks` and do nothing else."""

@@ -1,0 +1,276 @@
+"""Every parameter of a run, in one model with three faces.
+
+`TrainParameters` is the command line (`python flows/train_flow.py --training.epochs 3`), the form
+in the Prefect UI, and the `parameters:` block of prefect.yaml. Secrets are never parameters, since
+Prefect stores parameters as plain text: see `tasks.secrets`.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SPLITS = ("train", "valid", "test")
+"""The names of the three splits, as in the article."""
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class VideosParameters(_Stage):
+    """Which videos are taken, and how they are listed."""
+
+    listing: Literal["uploads", "search"] = Field(
+        "uploads",
+        description="youtube: `uploads` reads the channel's uploads playlist (1 quota unit for "
+        "50 videos), `search` the search endpoint (100 units for 50 videos, as in the article).",
+    )
+    min_duration_seconds: float = Field(
+        180.0, ge=0, description="Videos shorter than this, in seconds, are left out (shorts)."
+    )
+    expiration_hours: float = Field(
+        24.0, gt=0, description="A fetched list of videos is used again for so many hours."
+    )
+
+
+class SplitParameters(_Stage):
+    """How videos are divided into train, valid and test."""
+
+    method: Literal["hash", "shuffle", "given"] = Field(
+        "hash",
+        description="`hash`: a video keeps its split as the channel grows; `shuffle`: the "
+        "article's seeded shuffle; `given`: the splits that a hub dataset came with.",
+    )
+    train: float = Field(0.7, gt=0, lt=1, description="Share of the videos to train on, 0 to 1.")
+    valid: float = Field(
+        0.15, gt=0, lt=1, description="Share of the videos to validate on; the rest is for test."
+    )
+    min_rows: int = Field(4, ge=2, description="A split with fewer videos than this stops the run.")
+
+    @model_validator(mode="after")
+    def _leaves_a_test_split(self) -> Self:
+        if self.train + self.valid > 1 or math.isclose(self.train + self.valid, 1):
+            raise ValueError(
+                f"split.train + split.valid is {self.train + self.valid:g}; it must be below 1 so "
+                "that videos are left for test. Lower split.train or split.valid."
+            )
+        return self
+
+
+class NegativesParameters(_Stage):
+    """Which title stands as the wrong one beside each thumbnail."""
+
+    method: Literal["least_similar", "hard", "random", "none", "given"] = Field(
+        "least_similar",
+        description="`least_similar`: the article's, each title serves once; `hard`: the most "
+        "similar title below the ceiling; `random`; `none`: in-batch negatives only; `given`: "
+        "the title_neg column of a hub dataset.",
+    )
+    scope: Literal["within_split", "before_split"] = Field(
+        "within_split",
+        description="`within_split`: no test title is seen in training; `before_split`: mined "
+        "over all videos at once, as in the article.",
+    )
+    text_model: str = Field(
+        "sentence-transformers/all-mpnet-base-v2",
+        min_length=1,
+        description="Hub id or folder of the sentence-transformers model that compares titles.",
+    )
+    ceiling: float = Field(
+        0.9, gt=-1, le=1, description="hard: cosine similarity that a negative must stay below."
+    )
+
+
+class ThumbnailsParameters(_Stage):
+    """How thumbnails are fetched and what is accepted."""
+
+    quality: Literal["best", "high"] = Field(
+        "best",
+        description="`best`: the largest that YouTube has; `high`: the article's 480x360.",
+    )
+    crop_letterbox: bool = Field(
+        True, description="Cut off the black bars that pad a 16:9 picture to 4:3."
+    )
+    max_bad_share: float = Field(
+        0.1, ge=0, le=1, description="The run stops if a larger share of thumbnails is unusable."
+    )
+    max_megapixels: float = Field(
+        20.0, gt=0, description="A picture of more megapixels is refused unread."
+    )
+    batch_size: int = Field(100, ge=1, le=1000, description="Thumbnails per Prefect task.")
+    concurrency: int = Field(8, ge=1, le=64, description="Simultaneous downloads per task.")
+    timeout_seconds: float = Field(20.0, gt=0, description="Time limit of one download.")
+
+
+class TrainingParameters(_Stage):
+    """Fine-tuning; the defaults are the article's hyperparameters."""
+
+    trainable: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        ("projection",),
+        min_length=1,
+        description="A model parameter is trained if its name contains one of these fragments; "
+        "all others are frozen.",
+    )
+    epochs: int = Field(2, ge=1, le=1000, description="Passes over the train split.")
+    batch_size: int = Field(16, ge=2, le=4096, description="Pairs per training step.")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    scale: float = Field(
+        20.0, gt=0, description="MultipleNegativesRankingLoss: factor on the cosine similarities."
+    )
+    keep_best_epoch: bool = Field(
+        True, description="Keep the epoch of the highest validation MRR, not the last."
+    )
+    report_to: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
+    )
+
+
+class EvaluationParameters(_Stage):
+    """What is measured."""
+
+    recall_at: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 5, 10), min_length=1, description="The k of Recall@k."
+    )
+    bootstrap_samples: int = Field(
+        2000, ge=100, le=100_000, description="Resamples behind each 95 % interval."
+    )
+
+
+class PublishParameters(_Stage):
+    """Optional push to the Hugging Face hub (needs HF_TOKEN in the environment)."""
+
+    model_repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="owner/name of the model repository to push to.",
+    )
+    dataset_repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="owner/name of the dataset repository to push to.",
+    )
+    private: bool = Field(True, description="Create the repositories as private.")
+
+
+class TrainParameters(_Stage):
+    """Parameters of the train flow."""
+
+    source: Literal["youtube", "folder", "hub", "sample"] = Field(
+        "youtube", description="Where videos come from; `sample` is bundled and needs no key."
+    )
+    channel: str | None = Field(
+        None,
+        min_length=1,
+        description="youtube: channel id (UC…), @handle or channel URL; folder: a folder with a "
+        "manifest or with yt-dlp's *.info.json; hub: a dataset id or a saved DatasetDict.",
+    )
+    model: str = Field(
+        "sentence-transformers/clip-ViT-L-14",
+        min_length=1,
+        description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
+    )
+    workspace: Path = Field(
+        Path("~/.thumbtune"), description="Folder for everything that a run keeps."
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of every random choice.")
+    refresh: bool = Field(
+        False, description="Run every stage again, even those already done for these inputs."
+    )
+    videos: VideosParameters = Field(
+        default_factory=VideosParameters, description="Which videos are taken."
+    )
+    split: SplitParameters = Field(
+        default_factory=SplitParameters, description="Division into train, valid and test."
+    )
+    negatives: NegativesParameters = Field(
+        default_factory=NegativesParameters, description="The wrong title beside each thumbnail."
+    )
+    thumbnails: ThumbnailsParameters = Field(
+        default_factory=ThumbnailsParameters, description="Fetching and checking of thumbnails."
+    )
+    training: TrainingParameters = Field(
+        default_factory=TrainingParameters, description="Fine-tuning."
+    )
+    evaluation: EvaluationParameters = Field(
+        default_factory=EvaluationParameters, description="What is measured."
+    )
+    publish: PublishParameters = Field(
+        default_factory=PublishParameters, description="Optional push to the Hugging Face hub."
+    )
+
+    @model_validator(mode="after")
+    def _channel_fits_source(self) -> Self:
+        if self.source == "sample" and self.channel is not None:
+            raise ValueError(
+                f"channel={self.channel!r} is given but source is `sample`, which has its own "
+                "videos. Leave channel out, or set source to youtube, folder or hub."
+            )
+        if self.source != "sample" and self.channel is None:
+            raise ValueError(
+                f"channel is missing: source `{self.source}` needs one (for youtube a channel id, "
+                "@handle or URL; for folder a path; for hub a dataset id). "
+                "To try the bundled channel, set source to sample."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _given_columns_need_the_hub(self) -> Self:
+        for name, method in (("split", self.split.method), ("negatives", self.negatives.method)):
+            if method == "given" and self.source != "hub":
+                raise ValueError(
+                    f"{name}.method is `given`, but only source `hub` brings its own; source is "
+                    f"`{self.source}`. Choose another {name}.method."
+                )
+        return self
+
+
+P = TypeVar("P", bound=BaseModel)
+
+
+def takes(model: type[P]) -> Callable[[Callable[[P], Any]], Callable[..., Any]]:
+    """Give a flow function the fields of `model` as its own keyword parameters.
+
+    Prefect reads a flow's form from its signature. With one field a parameter, a run may override
+    `channel` alone; with the whole model as a single parameter, any override would replace all.
+
+    Args:
+        model: a pydantic model; its fields become the parameters, their descriptions the help.
+
+    Returns:
+        A decorator for a function of one argument, an instance of `model`.
+    """
+    fields = model.model_fields
+
+    def decorate(body: Callable[[P], Any]) -> Callable[..., Any]:
+        def flow_function(**values: Any) -> Any:
+            return body(model(**values))
+
+        flow_function.__name__ = body.__name__
+        flow_function.__qualname__ = body.__qualname__
+        flow_function.__module__ = body.__module__
+        help_lines = [f"    {name}: {field.description}" for name, field in fields.items()]
+        flow_function.__doc__ = "\n".join([inspect.getdoc(body) or "", "", "Args:", *help_lines])
+        flow_function.__annotations__ = {name: _annotation(field) for name, field in fields.items()}
+        flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    annotation=_annotation(field),
+                    default=field.get_default(call_default_factory=True),
+                )
+                for name, field in fields.items()
+            ]
+        )
+        return flow_function
+
+    return decorate
+
+
+def _annotation(field: Any) -> Any:
+    """The field's type with its bounds, so that Prefect's form checks them too."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation

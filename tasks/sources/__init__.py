@@ -1,0 +1,37 @@
+"""Where videos come from. Each source lists a channel's videos as a `Listing`."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Video(BaseModel):
+    """One video of a channel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    title: str
+    thumbnails: dict[str, str]
+    """Quality → URL or absolute file path, best first: {"maxres": …, "high": …} or {"file": …}."""
+    thumbnail_version: str = ""
+    """Changes when a local picture changes under the same path; empty for URLs."""
+    duration_seconds: float | None = None
+    """None where the source does not tell; such a video passes the long-form filter."""
+    published_at: str | None = None
+    """ISO 8601, UTC."""
+    split: Literal["train", "valid", "test"] | None = None
+    """Only from a hub dataset that came with splits."""
+    title_neg: str | None = None
+    """Only from a hub dataset that came with negatives."""
+
+
+class Listing(BaseModel):
+    """The videos of a channel that are of use, and how many were not, by reason."""
+
+    videos: list[Video]
+    dropped: dict[str, int] = {}
+
+
+class SourceError(Exception):
+    """The source cannot be read as asked; the message names the parameter and the mend."""

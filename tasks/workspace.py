@@ -1,0 +1,96 @@
+"""The workspace folder: everything heavy that a run keeps, named by its content.
+
+Tables of rows are JSON Lines files. A reference to one (`Table`) is what passes between tasks. All
+writes go to a temporary file that is then renamed, so a killed run leaves no half-written file.
+"""
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+Row = TypeVar("Row", bound=BaseModel)
+
+
+def fingerprint(*parts: str | bytes) -> str:
+    """SHA-256 of the parts, in hex; each part's length counts, so ("ab",) ≠ ("a", "b")."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(len(data).to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`; readers see the old file or the whole new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Table(BaseModel):
+    """A reference to rows stored in the workspace, with what was left out on the way to them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    """Relative to the workspace, so that a workspace may be moved."""
+    fingerprint: str
+    rows: int
+    dropped: dict[str, int] = {}
+    """Reason → number of rows that the step which wrote this table left out."""
+
+
+class Workspace(BaseModel):
+    """A folder with an identity; results cached for one workspace do not hold for another."""
+
+    model_config = ConfigDict(frozen=True)
+
+    root: Path
+    id: str
+
+    @classmethod
+    def open(cls, root: Path) -> Self:
+        """Open the workspace at `root`, made if it is not there."""
+        root = root.expanduser().resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        marker = root / "workspace-id"
+        if not marker.exists():
+            newcomer = root / f".workspace-id.{uuid.uuid4().hex}"
+            newcomer.write_text(uuid.uuid4().hex)
+            with contextlib.suppress(FileExistsError):  # of two runs that start at once, one wins
+                os.link(newcomer, marker)
+            newcomer.unlink()
+        return cls(root=root, id=marker.read_text())
+
+    def write_table(
+        self, kind: str, rows: Iterable[Row], dropped: Mapping[str, int] | None = None
+    ) -> Table:
+        """Store rows as `<kind>/<fingerprint>.jsonl`; equal rows give the same file."""
+        lines = [row.model_dump_json() for row in rows]
+        data = "".join(f"{line}\n" for line in lines).encode()
+        digest = fingerprint(data)
+        path = f"{kind}/{digest[:32]}.jsonl"
+        if not (self.root / path).exists():
+            write_atomically(self.root / path, data)
+        return Table(path=path, fingerprint=digest, rows=len(lines), dropped=dict(dropped or {}))
+
+    def read_table(self, table: Table, row_type: type[Row]) -> list[Row]:
+        """Read the rows of a table in their order."""
+        with (self.root / table.path).open("rb") as lines:
+            return [row_type.model_validate_json(line) for line in lines]
