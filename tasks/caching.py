@@ -7,16 +7,28 @@ computes changes.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from prefect import Task
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
 from tasks.workspace import Table, Workspace, fingerprint
 
-T = TypeVar("T")
+
+class Stored(Protocol):
+    """A result that points to files in the workspace."""
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Whether all that it points to is still there."""
+        ...
+
+
+Result = TypeVar("Result", bound=Stored)
 
 
 def content_key(version: int, ignore: Iterable[str] = ()) -> Callable[..., str]:
@@ -56,3 +68,51 @@ def _content(value: Any) -> Any:
         case None | str() | int() | float() | bool():
             return value
     raise TypeError(f"{type(value).__name__} has no defined content to make a cache key of")
+
+
+class Stages:
+    """Runs the steps of one flow run, and tells which were done before.
+
+    A cached result that points to files which are gone counts as not cached.
+    """
+
+    def __init__(self, workspace: Workspace, refresh: bool) -> None:
+        self.workspace = workspace
+        self.refresh = refresh
+        self.executed: Counter[str] = Counter()
+        self.cached: Counter[str] = Counter()
+
+    def run(self, step: Task[..., Result], *args: Any) -> Result:
+        """Run one step, or take its result from the cache."""
+        call = step.with_options(refresh_cache=self.refresh)
+        return self._settle(step, call(*args, return_state=True), args)
+
+    def map(self, step: Task[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:
+        """Run one step several times side by side, each with its own arguments."""
+        submit = step.with_options(refresh_cache=self.refresh).submit
+        futures = [submit(*args) for args in calls]
+        for future in futures:
+            future.wait()
+        return [
+            self._settle(step, future.state, args)
+            for future, args in zip(futures, calls, strict=True)
+        ]
+
+    def _settle(self, step: Task[..., Result], state: State, args: tuple[Any, ...]) -> Result:
+        result: Result = state.result()  # raises what the step raised
+        if state.name == "Cached" and result.is_whole(self.workspace):
+            self.cached[step.name] += 1
+            return result
+        self.executed[step.name] += 1
+        return step.with_options(refresh_cache=True)(*args) if state.name == "Cached" else result
+
+    def summary(self) -> str:
+        """Which steps ran and which did not need to, for the log."""
+        if not self.executed:
+            return "Nothing to do: every stage was already done for these parameters and inputs."
+        return f"Stages executed: {_names(self.executed)}. From the cache: {_names(self.cached)}."
+
+
+def _names(counts: Counter[str]) -> str:
+    names = [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
+    return ", ".join(names) or "none"

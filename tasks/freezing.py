@@ -2,8 +2,14 @@
 
 from collections.abc import Sequence
 
+from prefect import task
+from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 from torch import nn
+
+from tasks.caching import content_key
+from tasks.models import ModelReference, load_model
+from tasks.workspace import Workspace
 
 
 class TrainableParameters(BaseModel):
@@ -19,6 +25,10 @@ class TrainableParameters(BaseModel):
     def share(self) -> float:
         """Trainable share, 0 to 1."""
         return self.trainable / self.total
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Always: it points to no file."""
+        return True
 
 
 class NothingMatchesError(ValueError):
@@ -55,3 +65,21 @@ def freeze(model: nn.Module, fragments: Sequence[str]) -> TrainableParameters:
 def _modules(parameter_names: Sequence[str]) -> list[str]:
     """The modules that own parameters, in order, each once."""
     return list(dict.fromkeys(name.rpartition(".")[0] or name for name in parameter_names))
+
+
+@task(
+    name="freeze",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1),
+)
+def count_trainable(model: ModelReference, fragments: Sequence[str]) -> TrainableParameters:
+    """Freeze a model as training will, and count: a wrong fragment fails before any download."""
+    counted = freeze(load_model(model), fragments)
+    get_run_logger().info(
+        "Trainable: %s of %s parameters (%.2f %%)",
+        f"{counted.trainable:,}",
+        f"{counted.total:,}",
+        100 * counted.share,
+    )
+    return counted

@@ -7,11 +7,13 @@ Prefect stores parameters as plain text: see `tasks.secrets`.
 
 import inspect
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 SPLITS = ("train", "valid", "test")
 """The names of the three splits, as in the article."""
@@ -226,6 +228,40 @@ class TrainParameters(_Stage):
                     f"`{self.source}`. Choose another {name}.method."
                 )
         return self
+
+
+class _CommandLine(BaseSettings, TrainParameters):
+    """Adapt CLIP to one YouTube channel's titles and thumbnails."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        cli_prog_name="train_flow.py",
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        nested_model_default_partial_update=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(cls, *args: Any, **sources: Any) -> tuple[Any, ...]:
+        """Only the command line: an environment variable MODEL or SOURCE means something else."""
+        return (sources["init_settings"],)
+
+
+def parse_command_line(arguments: Sequence[str] | None = None) -> TrainParameters:
+    """Read the parameters from command-line arguments such as `--training.epochs 3`.
+
+    Exits with code 2 and a message for each wrong argument.
+    """
+    try:
+        given = CliApp.run(_CommandLine, cli_args=None if arguments is None else list(arguments))
+    except ValidationError as error:
+        for problem in error.errors():
+            field = ".".join(str(part) for part in problem["loc"])
+            message = problem["msg"].removeprefix("Value error, ")
+            print(f"--{field}: {message}" if field else message, file=sys.stderr)
+        sys.exit(2)
+    return TrainParameters.model_validate(given.model_dump())
 
 
 P = TypeVar("P", bound=BaseModel)

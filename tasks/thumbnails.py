@@ -1,6 +1,43 @@
-"""Step: fetch, verify and keep the thumbnails."""
+"""Step: fetch, verify and keep the thumbnails.
 
+A picture is stored once, as it was fetched, under the hash of its bytes; a small index remembers
+which URL gave it, so that a second run downloads nothing.
+"""
+
+import hashlib
+import io
+import json
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import requests
+import urllib3
+from PIL import Image, UnidentifiedImageError
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
+
+from tasks.caching import content_key
 from tasks.negatives import Pair
+from tasks.parameters import ThumbnailsParameters
+from tasks.sources import Video
+from tasks.splits import check_sizes
+from tasks.workspace import Table, Workspace, fingerprint, write_atomically
+
+FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
+"""Picture types that are accepted, with the ending of their files."""
+
+MAX_BYTES = 20_000_000
+MIN_SIDE = 32  # pixels; the smallest that YouTube makes is 120x90
+PLACEHOLDER = (120, 90)  # size of the grey picture that YouTube shows for a missing thumbnail
+DARK = 24  # of 255; JPEG noise keeps a black bar from being exactly 0
 
 
 class Example(Pair):
@@ -10,3 +47,277 @@ class Example(Pair):
     """File of the thumbnail as it was fetched, relative to the workspace."""
     crop: tuple[int, int, int, int] | None = None
     """Left, upper, right and lower pixel of the picture inside a letterbox; None for all of it."""
+
+
+class Thumbnail(BaseModel):
+    """What became of one video's thumbnail: a picture, or the reason why there is none."""
+
+    model_config = ConfigDict(frozen=True)
+
+    video_id: str
+    image: str | None = None
+    crop: tuple[int, int, int, int] | None = None
+    dropped: str | None = None
+    may_come: bool = False
+    """The fetch failed for a passing cause, so the next run should try again."""
+
+
+class ThumbnailBatch(BaseModel):
+    """The thumbnails of up to `thumbnails.batch_size` videos."""
+
+    model_config = ConfigDict(frozen=True)
+
+    thumbnails: list[Thumbnail]
+    downloaded: int
+    """Pictures that came over the network; the others were in the workspace or on disk."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the pictures, however they came."""
+        return fingerprint(*(thumbnail.model_dump_json() for thumbnail in self.thumbnails))
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Whether every picture is still there and no failed fetch is worth another try."""
+        return not any(thumbnail.may_come for thumbnail in self.thumbnails) and all(
+            (workspace.root / thumbnail.image).exists()
+            for thumbnail in self.thumbnails
+            if thumbnail.image
+        )
+
+
+class BadThumbnailError(Exception):
+    """A thumbnail is of no use; the message is the short reason that the funnel counts."""
+
+    def __init__(self, reason: str, may_come: bool = False) -> None:
+        super().__init__(reason)
+        self.may_come = may_come
+
+
+class TooManyBadThumbnailsError(Exception):
+    """More thumbnails are unusable than `thumbnails.max_bad_share` allows."""
+
+
+def verify(data: bytes, max_megapixels: float) -> Image.Image:
+    """Decode a picture in full, or say what is wrong with it.
+
+    Raises:
+        BadThumbnailError: not a picture, of another type, too large or small, cut short, or
+            YouTube's grey placeholder.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we measure it below
+            image = Image.open(io.BytesIO(data), formats=list(FORMATS))
+    except Image.DecompressionBombError:
+        raise BadThumbnailError(f"more than {max_megapixels:g} megapixels") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        raise BadThumbnailError("not a JPEG, PNG, WebP or GIF picture") from None
+    if image.width * image.height > max_megapixels * 1e6:
+        raise BadThumbnailError(f"more than {max_megapixels:g} megapixels")
+    if min(image.size) < MIN_SIDE:
+        raise BadThumbnailError(f"smaller than {MIN_SIDE} pixels")
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError):
+        raise BadThumbnailError("truncated or corrupt picture") from None
+    if is_placeholder(image):
+        raise BadThumbnailError("grey placeholder")
+    return image
+
+
+def is_placeholder(image: Image.Image) -> bool:
+    """Whether this is the grey 120x90 picture that YouTube serves for a missing thumbnail."""
+    if image.size != PLACEHOLDER:
+        return False
+    pixels = np.asarray(image.convert("RGB"), np.int16)
+    return int(np.ptp(pixels, axis=2).max()) <= 12
+
+
+def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
+    """The 16:9 picture between the black bars of a 4:3 thumbnail, or None if there are no bars.
+
+    YouTube pads `default`, `high` (480x360, bars of 45 pixels) and `standard` in this way.
+    """
+    width, height = image.size
+    bar = round((height - width * 9 / 16) / 2)
+    if abs(width / height - 4 / 3) > 0.01 or bar < 4:
+        return None
+    luminance = np.asarray(image.convert("L"))
+    edge = bar - 2  # the row at the picture's edge is blurred by JPEG's blocks
+    bars = np.concatenate([luminance[:edge], luminance[height - edge :]])
+    if np.percentile(bars, 99) > DARK:
+        return None
+    return (0, bar, width, height - bar)
+
+
+def load_image(workspace: Workspace, example: Example) -> Image.Image:
+    """The thumbnail of an example as an RGB picture, without its letterbox."""
+    with Image.open(workspace.root / example.image) as image:
+        return image.convert("RGB").crop(example.crop) if example.crop else image.convert("RGB")
+
+
+class ThumbnailStore:
+    """Pictures in the workspace, and the way to get those that are not there yet."""
+
+    def __init__(self, workspace: Workspace, parameters: ThumbnailsParameters, refresh: bool):
+        self.workspace = workspace
+        self.parameters = parameters
+        self.refresh = refresh
+        self.downloaded: list[str] = []  # URLs; appending is safe among threads
+        self.session = requests.Session()
+        retry = Retry(
+            total=4,
+            backoff_factor=0.3,
+            backoff_jitter=0.3,
+            status_forcelist=(429, 500, 502, 503, 504),
+            retry_after_max=30,
+            raise_on_status=False,
+        )
+        adapter = HTTPAdapter(max_retries=retry, pool_maxsize=parameters.concurrency)
+        self.session.mount("https://", adapter)
+        self.session.mount("http://", adapter)
+
+    def get(self, video: Video) -> Thumbnail:
+        """Fetch the best usable thumbnail of a video."""
+        places = list(video.thumbnails.values())
+        if self.parameters.quality == "high" and "high" in video.thumbnails:
+            places = [video.thumbnails["high"]]
+        error = BadThumbnailError("no thumbnail")
+        for place in places:
+            try:
+                return self._get(video.id, place)
+            except BadThumbnailError as worse:
+                error = worse
+        return Thumbnail(video_id=video.id, dropped=str(error), may_come=error.may_come)
+
+    def _get(self, video_id: str, place: str) -> Thumbnail:
+        data = self._bytes(place)
+        image = verify(data, self.parameters.max_megapixels)
+        digest = hashlib.sha256(data).hexdigest()
+        path = f"thumbnails/{digest[:2]}/{digest}.{FORMATS[image.format or '']}"
+        self.workspace.write_file(path, data)
+        if "://" in place:
+            index = json.dumps({"url": place, "image": path, "sha256": digest})
+            write_atomically(self._index_path(place), index.encode())
+        crop = letterbox(image) if self.parameters.crop_letterbox else None
+        return Thumbnail(video_id=video_id, image=path, crop=crop)
+
+    def _bytes(self, place: str) -> bytes:
+        if "://" not in place:
+            try:
+                return Path(place).read_bytes()
+            except OSError:
+                raise BadThumbnailError("file missing or unreadable") from None
+        stored = None if self.refresh else self._stored(place)
+        return stored if stored is not None else self._download(place)
+
+    def _index_path(self, url: str) -> Path:
+        return self.workspace.root / "thumbnails" / "urls" / f"{fingerprint(url)[:32]}.json"
+
+    def _stored(self, url: str) -> bytes | None:
+        """The picture that this URL gave before; None if it is not there or not intact."""
+        try:
+            index = json.loads(self._index_path(url).read_bytes())
+            data = (self.workspace.root / index["image"]).read_bytes()
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return data if hashlib.sha256(data).hexdigest() == index["sha256"] else None
+
+    def _download(self, url: str) -> bytes:
+        limit = self.parameters.timeout_seconds
+        deadline = time.monotonic() + limit
+        data = bytearray()
+        try:
+            with self.session.get(url, timeout=limit, stream=True) as answer:
+                if not answer.ok:
+                    passing = answer.status_code == 429 or answer.status_code >= 500
+                    raise BadThumbnailError(f"HTTP {answer.status_code}", may_come=passing)
+                while chunk := answer.raw.read1(65_536):  # unlike read(), returns on a slow drip
+                    data += chunk
+                    if len(data) > MAX_BYTES:
+                        raise BadThumbnailError(f"larger than {MAX_BYTES // 10**6} MB")
+                    if time.monotonic() > deadline:
+                        raise BadThumbnailError("download timed out", may_come=True)
+        except (requests.RequestException, urllib3.exceptions.HTTPError):
+            raise BadThumbnailError("download failed", may_come=True) from None
+        self.downloaded.append(url)
+        return bytes(data)
+
+
+def examples_of(
+    pairs: Sequence[Pair], thumbnails: Sequence[Thumbnail], max_bad_share: float
+) -> tuple[list[Example], dict[str, int]]:
+    """Join pairs with their thumbnails; a pair without one is dropped.
+
+    Returns:
+        The examples in the order of the pairs, and reason → number of pairs dropped.
+
+    Raises:
+        TooManyBadThumbnailsError: more than `max_bad_share` of the pairs would be dropped.
+    """
+    found = {thumbnail.video_id: thumbnail for thumbnail in thumbnails}
+    examples: list[Example] = []
+    dropped: Counter[str] = Counter()
+    for pair in pairs:
+        thumbnail = found[pair.id]
+        if thumbnail.image is None:
+            dropped[f"thumbnail: {thumbnail.dropped}"] += 1
+        else:
+            image, crop = thumbnail.image, thumbnail.crop
+            examples.append(Example(**pair.model_dump(), image=image, crop=crop))
+    if dropped.total() > max_bad_share * len(pairs):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+        raise TooManyBadThumbnailsError(
+            f"{dropped.total()} of {len(pairs)} thumbnails are unusable ({reasons}), more than "
+            f"thumbnails.max_bad_share={max_bad_share:g} allows. Look at the videos' thumbnails "
+            "and the network, or raise thumbnails.max_bad_share."
+        )
+    return examples, dict(dropped)
+
+
+@task(
+    name="fetch-thumbnails",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1, ignore=["refresh"]),
+)
+def fetch_thumbnails(
+    workspace: Workspace,
+    videos: list[Video],
+    parameters: ThumbnailsParameters,
+    refresh: bool = False,
+) -> ThumbnailBatch:
+    """Fetch and verify the thumbnails of one batch of videos.
+
+    Args:
+        refresh: download again what is in the workspace.
+    """
+    store = ThumbnailStore(workspace, parameters, refresh)
+    with store.session, ThreadPoolExecutor(parameters.concurrency) as pool:
+        thumbnails = list(pool.map(store.get, videos))
+    usable = sum(thumbnail.image is not None for thumbnail in thumbnails)
+    get_run_logger().info(
+        "Thumbnails: %d of %d usable, %d downloaded", usable, len(videos), len(store.downloaded)
+    )
+    return ThumbnailBatch(thumbnails=thumbnails, downloaded=len(store.downloaded))
+
+
+@task(
+    name="collect-examples",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1),
+)
+def collect_examples(
+    workspace: Workspace,
+    pairs: Table,
+    batches: list[ThumbnailBatch],
+    max_bad_share: float,
+    min_rows: int,
+) -> Table:
+    """Join a table of `Pair` with the fetched thumbnails: a table of `Example`."""
+    thumbnails = [thumbnail for batch in batches for thumbnail in batch.thumbnails]
+    rows = workspace.read_table(pairs, Pair)
+    examples, dropped = examples_of(rows, thumbnails, max_bad_share)
+    check_sizes(examples, min_rows)
+    return workspace.write_table("examples", examples, dropped)

@@ -1,13 +1,42 @@
 """Step: fine-tune with sentence-transformers."""
 
-from pydantic import BaseModel, ConfigDict
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from tasks.freezing import TrainableParameters
-from tasks.models import ModelReference
+import torch
+from datasets import Dataset
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from transformers import TrainerCallback
+
+from tasks.caching import content_key
+from tasks.evaluation import RecallEvaluator, article_key
+from tasks.freezing import TrainableParameters, freeze
+from tasks.models import ModelReference, load_model, resolve_model
+from tasks.parameters import EvaluationParameters, TrainingParameters
+from tasks.thumbnails import Example, load_image
+from tasks.workspace import Table, Workspace, fingerprint, replace_folder
+
+VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
 
 
 class LossPoint(BaseModel):
-    """One logged moment of training; either loss may be missing."""
+    """One logged moment of training; a step has a train loss, an epoch's end the others."""
+
+    model_config = ConfigDict(frozen=True)
 
     epoch: float
     train_loss: float | None = None
@@ -28,3 +57,201 @@ class TrainedModel(BaseModel):
     """The epoch whose weights were kept."""
     seconds: float
     """Time spent training."""
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Whether the model's folder is still there."""
+        return Path(self.model.path).exists()
+
+
+def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Dataset:
+    """Columns anchor (thumbnail), positive (its title) and, if there are any, negative.
+
+    MultipleNegativesRankingLoss reads the columns by position. Thumbnails are decoded when a batch
+    is drawn, so memory holds one batch of them.
+    """
+    columns = {
+        "anchor": [example.image for example in examples],
+        "positive": [example.title for example in examples],
+    }
+    if all(example.title_neg for example in examples):
+        columns["negative"] = [example.title_neg or "" for example in examples]
+    by_image = {example.image: example for example in examples}
+
+    def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        images = [load_image(workspace, by_image[image]) for image in batch["anchor"]]
+        return {**batch, "anchor": images}
+
+    return Dataset.from_dict(columns).with_transform(decode)
+
+
+def no_duplicates_sampler(dataset: Dataset, **options: Any) -> NoDuplicatesBatchSampler:
+    """Batches in which no title or thumbnail occurs twice, be it as positive or as negative.
+
+    A row's negative may be another row's positive; in one batch the loss would push away what it
+    should pull near. Compared are the titles and file names as stored: no picture is decoded.
+    """
+    return NoDuplicatesBatchSampler(dataset.with_format(None), **options)
+
+
+class BestEpoch(TrainerCallback):
+    """Keeps a copy of the trainable parameters as they were at the epoch of the highest MRR.
+
+    Only the parameters that train are copied: a few megabytes, where a checkpoint of ViT-L/14 with
+    its optimizer would write gigabytes to disk at every epoch.
+    """
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter) -> None:
+        self.logger = logger
+        self.epoch = 0.0
+        self.mrr = float("-inf")
+        self.parameters: dict[str, torch.Tensor] = {}
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer after each validation."""
+        model, metrics = kwargs["model"], kwargs["metrics"]
+        self.logger.info(
+            "Epoch %g: validation MRR %.3f, Recall@1 %.3f, loss %.3f",
+            state.epoch,
+            metrics[VALID_MRR],
+            metrics.get(f"eval_{article_key('valid', 'Recall@1')}", float("nan")),
+            metrics["eval_loss"],
+        )
+        if metrics[VALID_MRR] > self.mrr:
+            self.mrr, self.epoch = metrics[VALID_MRR], state.epoch
+            self.parameters = {
+                name: parameter.detach().clone()
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+            }
+
+    def restore(self, model: SentenceTransformer) -> None:
+        """Put the kept parameters back into the model."""
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name, best in self.parameters.items():
+                parameters[name].copy_(best)
+
+
+def fine_tune(
+    model: SentenceTransformer,
+    workspace: Workspace,
+    train: Sequence[Example],
+    valid: Sequence[Example],
+    parameters: TrainingParameters,
+    evaluation: EvaluationParameters,
+    seed: int,
+    logger: logging.Logger | logging.LoggerAdapter,
+) -> tuple[list[LossPoint], float]:
+    """Train the unfrozen parameters of the model in place (the article, section 7).
+
+    Returns:
+        The history of the losses, and the epoch whose weights the model has now.
+    """
+    best = BestEpoch(logger)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=scratch,
+                num_train_epochs=parameters.epochs,
+                per_device_train_batch_size=parameters.batch_size,
+                per_device_eval_batch_size=parameters.batch_size,
+                learning_rate=parameters.learning_rate,
+                batch_sampler=no_duplicates_sampler,
+                eval_strategy="epoch",
+                save_strategy="no",
+                logging_steps=1,
+                seed=seed,
+                data_seed=seed,
+                report_to=list(parameters.report_to),
+                dataloader_pin_memory=torch.cuda.is_available(),
+            ),
+            train_dataset=training_dataset(workspace, train),
+            eval_dataset=training_dataset(workspace, valid),
+            loss=MultipleNegativesRankingLoss(model, scale=parameters.scale),
+            evaluator=RecallEvaluator(workspace, valid, "valid", evaluation, seed),
+            callbacks=[best],
+        )
+        trainer.train()
+    if parameters.keep_best_epoch:
+        best.restore(model)
+    return _history(trainer.state.log_history), (
+        best.epoch if parameters.keep_best_epoch else float(parameters.epochs)
+    )
+
+
+def _history(log: Sequence[dict[str, float]]) -> list[LossPoint]:
+    points = []
+    for entry in log:
+        if "loss" in entry:
+            points.append(LossPoint(epoch=entry["epoch"], train_loss=entry["loss"]))
+        elif "eval_loss" in entry:
+            points.append(
+                LossPoint(
+                    epoch=entry["epoch"],
+                    valid_loss=entry["eval_loss"],
+                    valid_mrr=entry[VALID_MRR],
+                )
+            )
+    return points
+
+
+@task(
+    name="train",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1, ignore=["evaluation"]),
+)
+def train(
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    parameters: TrainingParameters,
+    evaluation: EvaluationParameters,
+    seed: int,
+) -> TrainedModel:
+    """Fine-tune a model on a table of `Example` and keep it at `models/<key>/model`."""
+    loaded = load_model(model)
+    trainable = freeze(loaded, parameters.trainable)
+    rows = workspace.read_table(examples, Example)
+    splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
+    started = time.monotonic()
+    history, best_epoch = fine_tune(
+        loaded,
+        workspace,
+        splits["train"],
+        splits["valid"],
+        parameters,
+        evaluation,
+        seed,
+        get_run_logger(),
+    )
+    seconds = time.monotonic() - started
+    settings = parameters.model_dump_json()
+    key = fingerprint(model.fingerprint, examples.fingerprint, settings, str(seed))[:16]
+    folder = save(loaded, workspace.root / "models" / key)
+    saved = resolve_model(str(folder))
+    return TrainedModel(
+        model=saved.model_copy(update={"name": f"{model.name} (fine-tuned)"}),
+        fingerprint=saved.fingerprint,
+        trainable=trainable,
+        history=history,
+        best_epoch=best_epoch,
+        seconds=seconds,
+    )
+
+
+def save(model: SentenceTransformer, folder: Path) -> Path:
+    """Write a model to `folder/model`, so that `SentenceTransformer` loads it.
+
+    It appears there whole or not at all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".model."))
+    try:
+        model.save_pretrained(str(scratch), create_model_card=False)
+        scratch.chmod(0o755)  # mkdtemp makes it private
+        replace_folder(scratch, folder / "model")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder / "model"

@@ -7,6 +7,7 @@ writes go to a temporary file that is then renamed, so a killed run leaves no ha
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
@@ -43,6 +44,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def replace_folder(folder: Path, target: Path) -> None:
+    """Put a finished folder in its place; what stood there before is removed."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        target.replace(old)
+        folder.replace(target)
+        shutil.rmtree(old)
+    else:
+        folder.replace(target)
+
+
 class Table(BaseModel):
     """A reference to rows stored in the workspace, with what was left out on the way to them."""
 
@@ -54,6 +67,11 @@ class Table(BaseModel):
     rows: int
     dropped: dict[str, int] = {}
     """Reason → number of rows that the step which wrote this table left out."""
+
+    def is_whole(self, workspace: "Workspace") -> bool:
+        """Whether the stored rows are still there, unchanged."""
+        file = workspace.root / self.path
+        return file.exists() and fingerprint(file.read_bytes()) == self.fingerprint
 
 
 class Workspace(BaseModel):
@@ -78,6 +96,12 @@ class Workspace(BaseModel):
             newcomer.unlink()
         return cls(root=root, id=marker.read_text())
 
+    def write_file(self, path: str, data: bytes) -> None:
+        """Store a file named by its content; one that is there and intact is left alone."""
+        file = self.root / path
+        if not file.exists() or file.read_bytes() != data:
+            write_atomically(file, data)
+
     def write_table(
         self, kind: str, rows: Iterable[Row], dropped: Mapping[str, int] | None = None
     ) -> Table:
@@ -86,8 +110,7 @@ class Workspace(BaseModel):
         data = "".join(f"{line}\n" for line in lines).encode()
         digest = fingerprint(data)
         path = f"{kind}/{digest[:32]}.jsonl"
-        if not (self.root / path).exists():
-            write_atomically(self.root / path, data)
+        self.write_file(path, data)
         return Table(path=path, fingerprint=digest, rows=len(lines), dropped=dict(dropped or {}))
 
     def read_table(self, table: Table, row_type: type[Row]) -> list[Row]:

@@ -1,0 +1,98 @@
+"""How videos are divided into train, valid and test."""
+
+from datetime import date, timedelta
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.parameters import SplitParameters
+from tasks.sources import Video
+from tasks.splits import SplitTooSmallError, hash_splits, shuffled_splits, split_videos
+
+
+def video(number: int, title: str | None = None, published: str | None = None) -> Video:
+    day = date(2020, 1, 1) + timedelta(days=number)
+    return Video(
+        id=f"id-{number}",
+        title=title or f"Title {number}",
+        thumbnails={},
+        published_at=published or f"{day}T00:00:00Z",
+    )
+
+
+def test_shuffle_gives_the_articles_53_11_12_and_the_same_rows_as_pandas() -> None:
+    splits = shuffled_splits(76, train=0.7, valid=0.15, seed=42)
+    frame = pd.DataFrame({"row": range(76)}).sample(frac=1, random_state=42).reset_index(drop=True)
+    for split, expected in (
+        ("train", frame["row"][:53]),
+        ("valid", frame["row"][53:64]),
+        ("test", frame["row"][64:]),
+    ):
+        assert [row for row, name in enumerate(splits) if name == split] == sorted(expected)
+    assert [splits.count(name) for name in ("train", "valid", "test")] == [53, 11, 12]
+
+
+titles = st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h"])
+
+
+@given(old=st.lists(titles, min_size=1), new=st.lists(titles))
+def test_hash_keeps_a_videos_split_as_the_channel_grows(old: list[str], new: list[str]) -> None:
+    channel = [video(number, title) for number, title in enumerate(old + new)]
+    before = hash_splits(channel[: len(old)], 0.7, 0.15)
+    after = hash_splits(channel[::-1], 0.7, 0.15)[::-1]  # the newest come first, as on YouTube
+    assert after[: len(old)] == before
+
+
+@given(names=st.lists(titles, min_size=2))
+def test_hash_keeps_equal_titles_together(names: list[str]) -> None:
+    splits = hash_splits([video(n, title) for n, title in enumerate(names)], 0.5, 0.25)
+    assert len({*zip(names, splits, strict=True)}) == len(set(names))
+
+
+def test_hash_moves_no_other_video_when_a_title_is_edited() -> None:
+    channel = [video(n) for n in range(200)]
+    edited = [*channel[:7], video(7, "A new title"), *channel[8:]]
+    assert hash_splits(edited, 0.7, 0.15) == hash_splits(channel, 0.7, 0.15)
+
+
+def test_hash_comes_near_the_asked_shares() -> None:
+    splits = hash_splits([video(n) for n in range(5000)], 0.7, 0.15)
+    assert splits.count("train") / 5000 == pytest.approx(0.7, abs=0.02)
+    assert splits.count("valid") / 5000 == pytest.approx(0.15, abs=0.02)
+
+
+def test_hash_gives_the_same_splits_on_every_machine() -> None:
+    splits = hash_splits([video(n) for n in range(24)], 0.5, 0.25)
+    initials = {"train": "r", "valid": "v", "test": "t"}
+    assert "".join(initials[split] for split in splits) == "vvrvrrrvvrrvrrrrrtvrtrvr"
+
+
+def test_a_video_without_a_date_is_placed_by_its_title() -> None:
+    undated = Video(id="x", title="One", thumbnails={})
+    again = Video(id="a", title="One", thumbnails={})
+    assert hash_splits([undated], 0.5, 0.25) == hash_splits([again, undated], 0.5, 0.25)[1:]
+
+
+def test_given_splits_are_taken_as_they_came() -> None:
+    names = ["test", "train", "valid", "train", "test", "valid"]
+    rows = [video(n).model_copy(update={"split": name}) for n, name in enumerate(names)]
+    parameters = SplitParameters(method="given", min_rows=2)
+    assert [row.split for row in split_videos(rows, parameters, seed=0)] == names
+
+
+def test_given_splits_that_are_missing_are_an_error_with_the_mend() -> None:
+    with pytest.raises(ValueError, match=r"split\.method is `given`, but 3 of 3 videos"):
+        split_videos([video(n) for n in range(3)], SplitParameters(method="given"), seed=0)
+
+
+def test_a_split_that_is_too_small_is_an_error_that_gives_the_sizes() -> None:
+    parameters = SplitParameters(method="shuffle")
+    with pytest.raises(SplitTooSmallError, match=r"valid split has 1 of 10 .*train 7, valid 1"):
+        split_videos([video(n) for n in range(10)], parameters, seed=42)
+
+
+def test_no_videos_at_all_is_an_error() -> None:
+    with pytest.raises(SplitTooSmallError, match="0 of 0 videos"):
+        split_videos([], SplitParameters(), seed=42)
