@@ -1,0 +1,37 @@
+# `make train` and `make test` need nothing but Python 3.11 or later and a package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: train test lint lock clean
+
+train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
+	$(BIN)/python flows/train_flow.py --source sample --model sample \
+	  --negatives.text_model sample --workspace workspace $(SAMPLE)
+
+test: $(INSTALLED) ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## ruff and mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(INSTALLED): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+lock: ## pin what pyproject.toml allows today
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0 '.[dev]'
+	{ echo "# Every version that thumbtune is tested with; made by 'make lock'."; \
+	  $(VENV)-lock/bin/python -m pip freeze | grep -v '^thumbtune' | sed 's/^torch==.*/torch==2.13.0/'; \
+	} > requirements.lock
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) workspace

@@ -1,0 +1,117 @@
+"""One model of parameters: the command line, the form in the Prefect UI, prefect.yaml."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect import Flow
+from pydantic import ValidationError
+
+from flows.train_flow import train
+from tasks.parameters import TrainParameters, parse_command_line
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_defaults_are_the_articles() -> None:
+    parameters = TrainParameters(channel="@ShawTalebi")
+    assert parameters.model == "sentence-transformers/clip-ViT-L-14"
+    assert parameters.negatives.text_model.endswith("all-mpnet-base-v2")
+    assert parameters.videos.min_duration_seconds == 180
+    assert (parameters.split.train, parameters.split.valid) == (0.7, 0.15)
+    training = parameters.training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (2, 16, 1e-4)
+    assert training.trainable == ("projection",)
+
+
+def test_the_command_line_sets_any_field_and_leaves_the_others() -> None:
+    parameters = parse_command_line(
+        "--channel @a --model b --training.epochs 3 --training.trainable projection "
+        "--training.trainable layers.11 --evaluation.recall_at 1,3 --refresh".split()
+    )
+    expected = TrainParameters.model_validate(
+        {
+            "channel": "@a",
+            "model": "b",
+            "refresh": True,
+            "training": {"epochs": 3, "trainable": ["projection", "layers.11"]},
+            "evaluation": {"recall_at": [1, 3]},
+        }
+    )
+    assert parameters == expected
+
+
+def test_the_environment_sets_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL", "other")
+    monkeypatch.setenv("SEED", "1")
+    assert parse_command_line(["--channel", "@a"]) == TrainParameters(channel="@a")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "channel is missing: source `youtube` needs one"),
+        ("--source sample --channel @a", "channel='@a' is given but source is `sample`"),
+        ("--channel @a --training.epochs 0", "--training.epochs: Input should be greater than"),
+        ("--channel @a --training.epochs two", "--training.epochs: Input should be a valid int"),
+        ("--channel @a --split.train 0.9", "--split: split.train + split.valid is 1.05"),
+        ("--channel @a --split.method given", "split.method is `given`, but only source `hub`"),
+        ("--channel @a --publish.model_repo me", "--publish.model_repo: String should match"),
+        ("--channel @a --training.epoch 2", "unrecognized arguments: --training.epoch"),
+    ],
+)
+def test_a_wrong_argument_exits_with_a_message_that_names_the_field(
+    capsys: pytest.CaptureFixture[str], arguments: str, message: str
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_command_line(arguments.split())
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_field_is_refused_at_every_level() -> None:
+    for extra in ({"chanel": "@a"}, {"training": {"epoch": 2}}):
+        with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+            TrainParameters.model_validate({"channel": "@a", **extra})
+
+
+def test_no_parameter_takes_a_secret() -> None:
+    schema = str(TrainParameters.model_json_schema()).lower()
+    assert "password" not in schema
+    assert not re.search(r"'\w*(api_key|token|secret)\w*': \{", schema)
+
+
+def test_every_field_has_a_description_that_the_form_shows() -> None:
+    schema = train.parameters.model_dump()
+    for name, field in schema["properties"].items():
+        assert field.get("description"), name
+    for definition in schema["definitions"].values():
+        for name, field in definition["properties"].items():
+            assert field.get("description"), name
+
+
+def test_the_forms_fields_defaults_and_bounds_are_the_models() -> None:
+    form = train.parameters.model_dump()
+    model = TrainParameters.model_json_schema()
+    assert list(form["properties"]) == list(model["properties"])
+    for name, field in model["properties"].items():
+        for bound in ("default", "minimum", "minLength", "exclusiveMaximum", "enum"):
+            if bound in field:
+                assert form["properties"][name][bound] == field[bound], (name, bound)
+    assert form["definitions"] == model["$defs"]
+
+
+def test_a_flow_run_checks_bounds_before_it_starts(train_flow: Flow = train) -> None:
+    with pytest.raises(Exception, match=r"training\.epochs: Input should be greater than"):
+        train_flow(channel="@a", training={"epochs": 0})
+
+
+def test_prefect_yaml_holds_valid_parameters() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert {deployment["name"] for deployment in deployments} >= {"train", "sample"}
+    for deployment in deployments:
+        values = {"channel": "@given-at-run-time", **deployment["parameters"]}
+        if values.get("source") == "sample":
+            del values["channel"]
+        TrainParameters.model_validate(values)
