@@ -6,6 +6,7 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -13,17 +14,24 @@ from pydantic import BaseModel
 
 from tasks.artifacts import post_artifacts
 from tasks.caching import Stages
-from tasks.evaluation import Evaluation, evaluate
+from tasks.cards import write_cards
+from tasks.evaluation import evaluate
 from tasks.freezing import count_trainable
 from tasks.models import ModelReference, resolve
 from tasks.negatives import mine_negatives
-from tasks.parameters import TrainParameters, parse_command_line, takes
+from tasks.parameters import (
+    NegativesParameters,
+    ThumbnailsParameters,
+    TrainParameters,
+    parse_command_line,
+    takes,
+)
 from tasks.publishing import publish
-from tasks.report import FunnelStage, report
+from tasks.report import FunnelStage, write_report
 from tasks.sources import Video
 from tasks.splits import split
-from tasks.thumbnails import ThumbnailBatch, collect_examples, fetch_thumbnails
-from tasks.training import train as fine_tune
+from tasks.thumbnails import collect_examples, fetch_thumbnails
+from tasks.training import train_model
 from tasks.videos import fetch_videos
 from tasks.workspace import Table, Workspace
 
@@ -34,15 +42,19 @@ class TrainRun(BaseModel):
     model: str
     """Folder that `SentenceTransformer` loads."""
     report: str
-    """File to open in a browser."""
-    untouched: Evaluation
-    fine_tuned: Evaluation
+    """Page to open in a browser."""
+    untouched_recall_at_1: float
+    """From thumbnail to title, on the test split."""
+    fine_tuned_recall_at_1: float
     stages: str
     """Which stages were executed and which came from the cache."""
 
 
-# Four batches of thumbnails at a time, each with its own downloads side by side.
-@flow(name="train", task_runner=ThreadPoolTaskRunner(max_workers=4))
+FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
+"""Batches of thumbnails at a time, each with its own simultaneous downloads."""
+
+
+@flow(name="train", task_runner=FOUR_AT_A_TIME, persist_result=False)
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
@@ -53,43 +65,83 @@ def train(parameters: TrainParameters) -> TrainRun:
     model = resolve(parameters.model, "model")
     stages.run(count_trainable, model, parameters.training.trainable)
 
-    videos = stages.run(
-        fetch_videos.with_options(
-            cache_expiration=timedelta(hours=parameters.videos.expiration_hours)
-        ),
-        workspace,
-        parameters.source,
-        parameters.channel,
-        parameters.videos,
+    fetch = fetch_videos.with_options(
+        cache_expiration=timedelta(hours=parameters.videos.expiration_hours)
     )
-    split_videos = stages.run(split, workspace, videos, parameters.split, parameters.seed)
+    videos = stages.run(fetch, workspace, parameters.source, parameters.channel, parameters.videos)
+    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
+    text_model = text_model_of(parameters.negatives)
     pairs = stages.run(
-        mine_negatives,
-        workspace,
-        split_videos,
-        parameters.negatives,
-        text_model(parameters),
-        parameters.seed,
+        mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed
     )
-    batches = thumbnail_batches(stages, videos, parameters)
-    examples = stages.run(
-        collect_examples,
-        workspace,
-        pairs,
-        batches,
-        parameters.thumbnails.max_bad_share,
-        parameters.split.min_rows,
-    )
+    batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
+    bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
+    examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
+
+    seed, measures = parameters.seed, parameters.evaluation
     trained = stages.run(
-        fine_tune,
-        workspace,
-        model,
-        examples,
-        parameters.training,
-        parameters.evaluation,
-        parameters.seed,
+        train_model, workspace, model, examples, parameters.training, measures, seed
     )
-    untouched, fine_tuned = (
-        stages.run(evaluate, workspace, which, examples, parameters.evaluation, parameters.seed)
-        for which in (model, trained.model)
+    untouched = stages.run(evaluate, workspace, model, examples, measures, seed)
+    fine_tuned = stages.run(evaluate, workspace, trained.model, examples, measures, seed)
+
+    funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
+    told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
+    figures = (trained, untouched, fine_tuned)
+    report = stages.run(write_report, workspace, told, funnel, examples, *figures)
+    stages.run(write_cards, workspace, told, funnel, *figures)
+    post_artifacts(workspace, parameters, funnel, *figures, report)
+    if parameters.publish.model_repo or parameters.publish.dataset_repo:
+        publish(workspace, parameters.publish, trained, examples)
+
+    get_run_logger().info(stages.summary())
+    return TrainRun(
+        model=trained.model.path,
+        report=str(workspace.root / report.folder / "report.html"),
+        untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
+        fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
+        stages=stages.summary(),
     )
+
+
+def text_model_of(negatives: NegativesParameters) -> ModelReference | None:
+    """The model that compares titles, unless the method needs none."""
+    if negatives.method in ("least_similar", "hard"):
+        return resolve(negatives.text_model, "negatives.text_model")
+    return None
+
+
+def thumbnail_calls(
+    workspace: Workspace, videos: Table, parameters: TrainParameters
+) -> list[tuple[Workspace, list[Video], ThumbnailsParameters, bool]]:
+    """The arguments of one fetch for each batch of videos."""
+    rows = workspace.read_table(videos, Video)
+    size = parameters.thumbnails.batch_size
+    return [
+        (workspace, rows[start : start + size], parameters.thumbnails, parameters.refresh)
+        for start in range(0, len(rows), size)
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the flow from the command line; 0 if it finished."""
+    parameters = parse_command_line(arguments)
+    try:
+        run: TrainRun = train(**dict(parameters))
+    except Exception as error:  # Prefect has logged the traceback
+        print(f"\nthumbtune: {error}", file=sys.stderr)
+        return 1
+    before, after = run.untouched_recall_at_1, run.fine_tuned_recall_at_1
+    print(f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned")
+    print(f"Model:  {run.model}\nReport: {run.report}\n{run.stages}")
+    if parameters.source == "sample":
+        print(
+            "\nFor your own channel: YOUTUBE_API_KEY=… "
+            f"{sys.executable} {sys.argv[0]} --channel @handle\n"
+            "(a key is free: https://console.cloud.google.com/apis/credentials)"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

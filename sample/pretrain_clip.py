@@ -1,6 +1,6 @@
 """Train the small CLIP that the sample fine-tunes: `python -m sample.pretrain_clip`.
 
-A real `transformers.CLIPModel` of about 1.5 million parameters, trained from scratch on drawn scenes
+A real `transformers.CLIPModel` in miniature, trained from scratch on drawn scenes
 with plain captions by CLIP's symmetric contrastive loss (Radford et al. 2021, arXiv:2103.00020).
 Takes about ten minutes on two cores.
 """
@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator, Sequence
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ from sample import MODEL
 from sample.make_channel import COLOUR_WORDS, ENDINGS, LONG, ONE, PLACE_WORDS, TWO
 from sample.scenes import Scene, Thing, draw, random_scene
 
-IMAGE_SIZE = 64
-SCENES = 24_000
+IMAGE_SIZE = 48
+SCENES = 20_000
 VOCABULARY = 1500
 
 PLACES = {
@@ -61,7 +62,7 @@ def _noun(thing: Thing, rng: random.Random) -> str:
 
 
 def scene_and_pixels(seed: int) -> tuple[Scene, NDArray[np.uint8]]:
-    """One scene and its picture as CLIP's preprocessing crops it, shape (64, 64, 3)."""
+    """One scene and its picture as CLIP's preprocessing crops it, shape (48, 48, 3)."""
     rng = random.Random(seed)
     scene = random_scene(rng)
     picture = draw(scene, rng, width=160)
@@ -100,12 +101,12 @@ def make_tokenizer(captions: Sequence[str]) -> CLIPTokenizer:
     )
 
 
-def _merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
+def _merges(tokenizer: Tokenizer) -> Any:
     return [tuple(pair) for pair in json.loads(tokenizer.to_str())["model"]["merges"]]
 
 
 def make_model(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """A CLIP in miniature: 64-pixel pictures, 8-pixel patches, towers 128 wide."""
+    """A CLIP in miniature: 48-pixel pictures, 8-pixel patches, towers 128 wide."""
     tower = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4}
     return CLIPModel(
         CLIPConfig(
@@ -181,7 +182,7 @@ def main() -> None:
     """Train and save as a sentence-transformers folder."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=MODEL)
-    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
     model, processor = pretrain(options.epochs, options.seed)

@@ -84,8 +84,8 @@ class Stages:
 
     def run(self, step: Task[..., Result], *args: Any) -> Result:
         """Run one step, or take its result from the cache."""
-        call = step.with_options(refresh_cache=self.refresh)
-        return self._settle(step, call(*args, return_state=True), args)
+        state: Any = step.with_options(refresh_cache=self.refresh)(*args, return_state=True)
+        return self._settle(step, state, args)
 
     def map(self, step: Task[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:
         """Run one step several times side by side, each with its own arguments."""

@@ -242,7 +242,8 @@ class RecallEvaluator(BaseEvaluator):
         """The metrics with their intervals and chance levels, and each thumbnail's answer."""
         metrics, rankings = self._measure(model)
         recall_at = self.parameters.recall_at
-        intervals, chance = {}, {}
+        intervals: dict[str, tuple[float, float]] = {}
+        chance: dict[str, float] = {}
         for prefix, ranking in rankings.items():
             samples = self.parameters.bootstrap_samples
             intervals |= bootstrap_intervals(ranking.rank, recall_at, samples, self.seed, prefix)

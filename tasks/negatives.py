@@ -131,8 +131,8 @@ def least_similar(vectors: Embeddings, texts: Rows) -> Rows:
                 negatives[row] = free[best]
                 taken[free[best]] = True
                 similarities[:, best] = np.inf
-    for row, left in zip(np.flatnonzero(negatives < 0), np.flatnonzero(~taken), strict=True):
-        _swap_in(row, left, negatives, vectors, texts)
+    for own, left in zip(np.flatnonzero(negatives < 0), np.flatnonzero(~taken), strict=True):
+        _swap_in(int(own), int(left), negatives, vectors, texts)
     return negatives
 
 

@@ -182,26 +182,22 @@ class TrainParameters(_Stage):
     refresh: bool = Field(
         False, description="Run every stage again, even those already done for these inputs."
     )
-    videos: VideosParameters = Field(
-        default_factory=VideosParameters, description="Which videos are taken."
-    )
+    videos: VideosParameters = Field(VideosParameters(), description="Which videos are taken.")
     split: SplitParameters = Field(
-        default_factory=SplitParameters, description="Division into train, valid and test."
+        SplitParameters(), description="Division into train, valid and test."
     )
     negatives: NegativesParameters = Field(
-        default_factory=NegativesParameters, description="The wrong title beside each thumbnail."
+        NegativesParameters(), description="The wrong title beside each thumbnail."
     )
     thumbnails: ThumbnailsParameters = Field(
-        default_factory=ThumbnailsParameters, description="Fetching and checking of thumbnails."
+        ThumbnailsParameters(), description="Fetching and checking of thumbnails."
     )
-    training: TrainingParameters = Field(
-        default_factory=TrainingParameters, description="Fine-tuning."
-    )
+    training: TrainingParameters = Field(TrainingParameters(), description="Fine-tuning.")
     evaluation: EvaluationParameters = Field(
-        default_factory=EvaluationParameters, description="What is measured."
+        EvaluationParameters(), description="What is measured."
     )
     publish: PublishParameters = Field(
-        default_factory=PublishParameters, description="Optional push to the Hugging Face hub."
+        PublishParameters(), description="Optional push to the Hugging Face hub."
     )
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ def read_secret(name: str) -> str:
         return value
     block = name.lower().replace("_", "-")
     try:
-        value = Secret.load(block, _sync=True).get()  # type: ignore[union-attr, call-overload]
+        value = Secret.load(block, _sync=True).get()  # type: ignore[call-arg, union-attr]
     except ValueError:  # Prefect's error for a block that does not exist
         raise MissingSecretError(
             f"{name} is not set. Set the environment variable {name}, "

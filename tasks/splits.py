@@ -107,7 +107,7 @@ def given_splits(videos: Sequence[Video]) -> list[Split]:
 
 def check_sizes(rows: Sequence[SplitVideo], min_rows: int) -> None:
     """Stop if a split is too small to train or measure on."""
-    sizes = Counter(row.split for row in rows)
+    sizes: Counter[str] = Counter(row.split for row in rows)
     for split in SPLITS:
         if sizes[split] < min_rows:
             counts = ", ".join(f"{name} {sizes[name]}" for name in SPLITS)
@@ -128,6 +128,6 @@ def check_sizes(rows: Sequence[SplitVideo], min_rows: int) -> None:
 def split(workspace: Workspace, videos: Table, parameters: SplitParameters, seed: int) -> Table:
     """Divide a table of `Video` into splits: a table of `SplitVideo`."""
     rows = split_videos(workspace.read_table(videos, Video), parameters, seed)
-    sizes = Counter(row.split for row in rows)
+    sizes: Counter[str] = Counter(row.split for row in rows)
     get_run_logger().info("Split: %s", ", ".join(f"{name} {sizes[name]}" for name in SPLITS))
     return workspace.write_table("splits", rows)

@@ -202,7 +202,7 @@ def _history(log: Sequence[dict[str, float]]) -> list[LossPoint]:
     result_serializer="json",
     cache_key_fn=content_key(version=1, ignore=["evaluation"]),
 )
-def train(
+def train_model(
     workspace: Workspace,
     model: ModelReference,
     examples: Table,

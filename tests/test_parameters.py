@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect import Flow
 from pydantic import ValidationError
 
 from flows.train_flow import train
@@ -26,10 +25,11 @@ def test_the_defaults_are_the_articles() -> None:
 
 
 def test_the_command_line_sets_any_field_and_leaves_the_others() -> None:
-    parameters = parse_command_line(
+    arguments = (
         "--channel @a --model b --training.epochs 3 --training.trainable projection "
-        "--training.trainable layers.11 --evaluation.recall_at 1,3 --refresh".split()
+        "--training.trainable layers.11 --evaluation.recall_at 1,3 --refresh"
     )
+    parameters = parse_command_line(arguments.split(" "))
     expected = TrainParameters.model_validate(
         {
             "channel": "@a",
@@ -102,9 +102,9 @@ def test_the_forms_fields_defaults_and_bounds_are_the_models() -> None:
     assert form["definitions"] == model["$defs"]
 
 
-def test_a_flow_run_checks_bounds_before_it_starts(train_flow: Flow = train) -> None:
+def test_a_flow_run_checks_bounds_before_it_starts() -> None:
     with pytest.raises(Exception, match=r"training\.epochs: Input should be greater than"):
-        train_flow(channel="@a", training={"epochs": 0})
+        train(channel="@a", training={"epochs": 0})
 
 
 def test_prefect_yaml_holds_valid_parameters() -> None:

@@ -1,0 +1,165 @@
+"""Step: push the model and the dataset to the Hugging Face hub, if asked."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from datasets import Dataset, DatasetDict, Features, Image, Value
+from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+from prefect import task
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.logging import get_run_logger
+from prefect.tasks import Task, exponential_backoff
+
+from tasks.parameters import SPLITS, PublishParameters
+from tasks.secrets import read_secret
+from tasks.thumbnails import Example
+from tasks.training import TrainedModel
+from tasks.workspace import Table, Workspace
+
+
+class PublishError(Exception):
+    """The hub refused; the message says what to do."""
+
+
+class RetryablePublishError(Exception):
+    """The hub failed for a passing cause."""
+
+
+def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetDict:
+    """The article's dataset: video_id, title, thumbnail_url, title_neg in three splits.
+
+    Thumbnails that came from files of this machine are embedded in a column `image` instead.
+    """
+    public = all(_url(example) for example in examples)
+    features: dict[str, Any] = {"video_id": Value("string"), "title": Value("string")}
+    features |= {"thumbnail_url": Value("string")} if public else {"image": Image()}
+    features["title_neg"] = Value("string")
+
+    def row(example: Example) -> dict[str, Any]:
+        picture: Any = _url(example)
+        if not public:
+            picture = {"bytes": (workspace.root / example.image).read_bytes(), "path": None}
+        name = "thumbnail_url" if public else "image"
+        return {
+            "video_id": example.id,
+            "title": example.title,
+            name: picture,
+            "title_neg": example.title_neg,
+        }
+
+    return DatasetDict(
+        {
+            split: Dataset.from_list(
+                [row(example) for example in examples if example.split == split],
+                features=Features(features),
+            )
+            for split in SPLITS
+        }
+    )
+
+
+def _url(example: Example) -> str | None:
+    """The public address of a thumbnail, as the article stores it (high, 480x360) if there is."""
+    place = example.thumbnails.get("high") or next(iter(example.thumbnails.values()), "")
+    return place if "://" in place else None
+
+
+def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
+    """Upload a model's folder; the address of the commit.
+
+    Raises:
+        PublishError: wrong token or no permission.
+        RetryablePublishError: the hub does not answer.
+    """
+    with _told_plainly(repo):
+        api = HfApi(token=token)
+        api.create_repo(repo, private=private, exist_ok=True)
+        message = "Fine-tune on titles and thumbnails"
+        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+
+
+def push_dataset(dataset: DatasetDict, card: Path, repo: str, private: bool, token: str) -> str:
+    """Upload a dataset and its card; the address of the commit. Raises as `push_model`."""
+    with _told_plainly(repo):
+        info = dataset.push_to_hub(repo, private=private, token=token)
+        _add_card(card, repo, token)
+        return str(info)
+
+
+def _add_card(card: Path, repo: str, token: str) -> None:
+    """Add our text to the card in which push_to_hub has just described the files."""
+    written = DatasetCard.load(repo, token=token)
+    ours = DatasetCard(card.read_text(encoding="utf-8"))
+    for field, value in ours.data.to_dict().items():
+        setattr(written.data, field, value)
+    written.text = ours.text
+    HfApi(token=token).upload_file(
+        path_or_fileobj=str(written).encode(),
+        path_in_repo="README.md",
+        repo_id=repo,
+        repo_type="dataset",
+        commit_message="Describe the dataset",
+    )
+
+
+@contextmanager
+def _told_plainly(repo: str) -> Iterator[None]:
+    """Turn the hub's errors into ours."""
+    try:
+        yield
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403, 404):
+            raise PublishError(
+                f"publish: the hub refused to write {repo} (HTTP {status}). Set HF_TOKEN to a "
+                "token with write permission for it: https://huggingface.co/settings/tokens."
+            ) from None
+        if status == 429 or status >= 500:
+            raise RetryablePublishError(f"publish: {repo}: HTTP {status}") from None
+        raise
+    except (httpx2.TransportError, ConnectionError) as error:
+        raise RetryablePublishError(f"publish: {repo}: {type(error).__name__}") from None
+
+
+def is_passing(task: Task, run: TaskRun, state: State) -> bool:
+    """Prefect's retry condition."""
+    try:
+        state.result()
+    except RetryablePublishError:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+@task(
+    name="publish",
+    retries=3,
+    retry_delay_seconds=exponential_backoff(2),
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_passing,
+    persist_result=False,
+)
+def publish(
+    workspace: Workspace, parameters: PublishParameters, trained: TrainedModel, examples: Table
+) -> list[str]:
+    """Push what the parameters name; the addresses of the commits."""
+    token = read_secret("HF_TOKEN")
+    folder = Path(trained.model.path).parent
+    commits = []
+    if parameters.model_repo:
+        commits.append(
+            push_model(folder / "model", parameters.model_repo, parameters.private, token)
+        )
+    if parameters.dataset_repo:
+        dataset = build_dataset(workspace, workspace.read_table(examples, Example))
+        card = folder / "dataset" / "README.md"
+        commits.append(
+            push_dataset(dataset, card, parameters.dataset_repo, parameters.private, token)
+        )
+    get_run_logger().info("Published: %s", ", ".join(commits))
+    return commits

@@ -1,0 +1,114 @@
+"""Step: list the channel's videos, from any source."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.context import TaskRunContext
+from prefect.logging import get_run_logger
+
+from sample import CHANNEL
+from tasks.caching import content_key
+from tasks.parameters import VideosParameters
+from tasks.sources import Listing, SourceError, Video
+from tasks.sources.folder import folder_stamp, list_folder
+from tasks.sources.hub import list_hub
+from tasks.sources.youtube import QUOTA_UNITS, Params, call_youtube, list_channel
+from tasks.workspace import Table, Workspace
+
+
+def list_videos(
+    workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
+) -> Listing:
+    """List the videos of a source that are of use for learning.
+
+    Raises:
+        SourceError: the source cannot be read as asked, or nothing is left of it.
+    """
+    dropped: Counter[str] = Counter()
+    match source:
+        case "youtube":
+            videos, unusable = _list_youtube(workspace, channel or "", parameters)
+        case "hub":
+            videos, unusable = list_hub(workspace, channel or ""), Counter()
+        case _:
+            found, left_out = list_folder(_folder(source, channel))
+            videos, unusable = found, Counter(left_out)
+    kept, more = keep_long_form(videos, parameters.min_duration_seconds)
+    dropped = unusable + more
+    if not kept:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+        raise SourceError(
+            f"channel: none of {dropped.total()} videos can be used ({reasons or 'none found'}). "
+            "Choose another channel, or lower videos.min_duration_seconds."
+        )
+    return Listing(videos=kept, dropped=dict(dropped))
+
+
+def keep_long_form(
+    videos: list[Video], min_duration_seconds: float
+) -> tuple[list[Video], Counter[str]]:
+    """Keep videos that are long enough, have a title and a thumbnail, and come once."""
+    kept: dict[str, Video] = {}
+    dropped: Counter[str] = Counter()
+    for video in videos:
+        if video.id in kept:
+            dropped["listed twice"] += 1
+        elif video.duration_seconds is not None and video.duration_seconds < min_duration_seconds:
+            dropped[f"shorter than {min_duration_seconds:g} s"] += 1
+        elif not video.title:
+            dropped["no title"] += 1
+        elif not video.thumbnails:
+            dropped["no thumbnail"] += 1
+        else:
+            kept[video.id] = video
+    return list(kept.values()), dropped
+
+
+def _list_youtube(
+    workspace: Workspace, channel: str, parameters: VideosParameters
+) -> tuple[list[Video], Counter[str]]:
+    units: Counter[str] = Counter()
+
+    def call(endpoint: str, params: Params) -> dict[str, Any]:
+        units[endpoint] += QUOTA_UNITS[endpoint]
+        return call_youtube(workspace, endpoint, params)
+
+    videos, dropped = list_channel(call, channel, parameters.listing)
+    get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
+    return videos, dropped
+
+
+def _folder(source: str, channel: str | None) -> Path:
+    return CHANNEL if source == "sample" else Path(channel or "").expanduser()
+
+
+_inputs_key = content_key(version=1)
+
+
+def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
+    """A list of local videos is out of date as soon as one of the files changes."""
+    key = _inputs_key(context, parameters)
+    folder = _folder(parameters["source"], parameters["channel"])
+    local = parameters["source"] != "youtube" and folder.is_dir()
+    return f"{key}-{folder_stamp(folder)[:16]}" if local else key
+
+
+@task(
+    name="fetch-videos",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=_key_of_inputs_and_files,
+)
+def fetch_videos(
+    workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
+) -> Table:
+    """List the channel's videos: a table of `Video`."""
+    listing = list_videos(workspace, source, channel, parameters)
+    found = len(listing.videos) + sum(listing.dropped.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in listing.dropped.items())
+    get_run_logger().info(
+        "Videos: %d found, %d kept (left out: %s)", found, len(listing.videos), reasons or "none"
+    )
+    return workspace.write_table("videos", listing.videos, listing.dropped)
