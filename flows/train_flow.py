@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from prefect import flow, get_run_logger
+from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
@@ -127,7 +128,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
     parameters = parse_command_line(arguments)
     try:
-        run: TrainRun = train(**dict(parameters))
+        with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+            run: TrainRun = train(**dict(parameters))
     except Exception as error:  # Prefect has logged the traceback
         print(f"\nthumbtune: {error}", file=sys.stderr)
         return 1

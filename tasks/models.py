@@ -17,8 +17,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
+
+transformers_logging.disable_progress_bar()  # of loading weights, which takes a moment
 
 NOT_NEEDED = ("*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "coreml/*", "*.tflite")
 """Weights in the formats of other frameworks, which many hub repositories carry too."""

@@ -20,7 +20,7 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from transformers import TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
 from tasks.caching import content_key
 from tasks.evaluation import RecallEvaluator, article_key
@@ -132,6 +132,16 @@ class BestEpoch(TrainerCallback):
                 parameters[name].copy_(best)
 
 
+class Progress(ProgressCallback):
+    """The Trainer's progress bar with its time left, without a line for every logged number."""
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The losses go to the report."""
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Validation is short; no bar of its own."""
+
+
 def fine_tune(
     model: SentenceTransformer,
     workspace: Workspace,
@@ -172,6 +182,8 @@ def fine_tune(
             evaluator=RecallEvaluator(workspace, valid, "valid", evaluation, seed),
             callbacks=[best],
         )
+        trainer.remove_callback(ProgressCallback)
+        trainer.add_callback(Progress)
         trainer.train()
     if parameters.keep_best_epoch:
         best.restore(model)

@@ -1,0 +1,91 @@
+"""Models with random weights, small enough to make in a test: a CLIP and a text-only encoder."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from tokenizers import pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPConfig,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTokenizer,
+)
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+TOWER = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+SIDE = 32  # pixels
+
+
+def save_tiny_clip(folder: Path, seed: int = 0) -> Path:
+    """Save a CLIP of some ten thousand parameters that `SentenceTransformer(folder)` loads.
+
+    It spells every title byte by byte, and tells pictures and titles apart, though without sense.
+    """
+    tokenizer = _byte_tokenizer()
+    side = {"height": SIDE, "width": SIDE}
+    images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=side)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = CLIPModel(
+            CLIPConfig(
+                text_config={
+                    **TOWER,
+                    "num_hidden_layers": 1,
+                    "vocab_size": len(tokenizer),
+                    "max_position_embeddings": 77,
+                    "bos_token_id": tokenizer.bos_token_id,
+                    "eos_token_id": tokenizer.eos_token_id,
+                    "pad_token_id": tokenizer.pad_token_id,
+                },
+                vision_config={
+                    **TOWER,
+                    "num_hidden_layers": 1,
+                    "image_size": SIDE,
+                    "patch_size": 8,
+                },
+                projection_dim=8,
+            )
+        )
+    with TemporaryDirectory() as raw:
+        model.save_pretrained(raw)
+        CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(raw)
+        SentenceTransformer(raw, device="cpu").save_pretrained(
+            str(folder), create_model_card=False
+        )
+    return folder
+
+
+def save_tiny_text_model(folder: Path, seed: int = 0) -> Path:
+    """Save a text-only model that `SentenceTransformer(folder)` loads: a BERT of one layer.
+
+    It reads letter by letter, so that titles of different letters have different embeddings.
+    """
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters)]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = BertModel(BertConfig(**TOWER, num_hidden_layers=1, vocab_size=len(vocabulary)))
+    with TemporaryDirectory() as raw:
+        model.save_pretrained(raw)
+        BertTokenizer(vocab=vocabulary, model_max_length=128).save_pretrained(raw)
+        transformer = Transformer(raw)
+        pooling = Pooling(transformer.get_embedding_dimension())
+        SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(
+            str(folder), create_model_card=False
+        )
+    return folder
+
+
+def _byte_tokenizer() -> CLIPTokenizer:
+    """CLIP's byte-level tokenizer without merges."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
