@@ -2,9 +2,11 @@
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import shorten, wrap
 from typing import NamedTuple
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
@@ -66,8 +68,8 @@ def miss_sheet(workspace: Workspace, misses: Sequence[Miss]) -> bytes:
         sheet.paste(_fitted(load_image(workspace, miss.example)), corner)
         _write(ImageDraw.Draw(sheet), corner[0], corner[1] + THUMBNAIL[1] + 4, miss)
     if not misses:
-        font = ImageFont.load_default(16)
-        ImageDraw.Draw(sheet).text((24, 24), "No misses on the test split.", "#333", font)
+        pen = ImageDraw.Draw(sheet)
+        pen.text((24, 24), "No misses on the test split.", "#333333", _font(16))
     return as_jpeg(sheet)
 
 
@@ -98,12 +100,17 @@ def _write(pen: ImageDraw.ImageDraw, x: int, y: int, miss: Miss) -> None:
         (f"chosen ({answer.top_similarity:.2f})", answer.top_title, "#b3261e"),
     ]
     for label, title, colour in texts:
-        pen.text((x, y), label, colour, ImageFont.load_default(11))
-        lines = wrap(shorten(_drawable(title), 84, placeholder="…"), 44)[:2]
-        pen.text((x, y + 13), "\n".join(lines), "#222222", ImageFont.load_default(13))
+        pen.text((x, y), label, colour, _font(11))
+        lines = wrap(shorten(_drawable(title), 84, placeholder="…"), 46)[:2]
+        pen.text((x, y + 13), "\n".join(lines), "#222222", _font(12))
         y += 50
 
 
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along on every machine."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf", size)
+
+
 def _drawable(title: str) -> str:
-    """Without what the bundled font has no glyph for, such as emoji."""
-    return "".join(c if c.isprintable() and ord(c) < 0x2E80 else "▯" for c in title)
+    """Without what the font has no glyph for, such as emoji; the HTML report shows all."""
+    return "".join(c if c.isprintable() and ord(c) < 0x2E80 else " " for c in title).strip()

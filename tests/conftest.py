@@ -1,18 +1,57 @@
 """One Prefect server for the whole test session; no test reaches the Hugging Face hub."""
 
 import os
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
 
 from collections.abc import Iterator
 
 import pytest
+from prefect.settings import (
+    PREFECT_LOCAL_STORAGE_PATH,
+    PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
+    temporary_settings,
+)
 from prefect.testing.utilities import prefect_test_harness
+from pytest_httpserver import HTTPServer
+
+from tasks.workspace import Workspace
+from tests.youtube_server import YouTubeServer
+
+
+@pytest.fixture(scope="session")
+def prefect_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of Prefect's persisted results."""
+    return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def prefect_harness() -> Iterator[None]:
+def prefect_harness(prefect_results: Path) -> Iterator[None]:
     """A throw-away Prefect server with an empty database."""
-    with prefect_test_harness(server_startup_timeout=90):
+    with (
+        prefect_test_harness(server_startup_timeout=90),
+        temporary_settings(
+            {
+                PREFECT_LOCAL_STORAGE_PATH: prefect_results,
+                PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
+            }
+        ),
+    ):
         yield
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def youtube(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> YouTubeServer:
+    """A stand-in for YouTube on this machine, with its key in the environment."""
+    server = YouTubeServer(httpserver)
+    monkeypatch.setenv("THUMBTUNE_YOUTUBE_API_URL", server.api_url)
+    monkeypatch.setenv("YOUTUBE_API_KEY", server.key)
+    return server

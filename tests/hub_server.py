@@ -112,7 +112,9 @@ class HubServer:
         self.failures: list[tuple[str, int]] = []
         """(part of a request's `METHOD path`, status): each is answered once in place of it."""
         self._lock = threading.Lock()
-        self._server = make_server("127.0.0.1", 0, self._application, threaded=True, request_handler=_SilentHandler)
+        self._server = make_server(
+            "127.0.0.1", 0, self._application, threaded=True, request_handler=_SilentHandler
+        )
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._routes = Map([Rule(rule, endpoint=answer) for rule, answer in self._rules()])
 

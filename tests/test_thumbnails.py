@@ -44,11 +44,6 @@ def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
 def get(workspace: Workspace) -> Callable[..., Thumbnail]:
     def get(*places: str, refresh: bool = False, **parameters: object) -> Thumbnail:
         qualities = ["maxres", "high", "medium"] if "://" in places[0] else ["file"]

@@ -55,9 +55,7 @@ def save_tiny_clip(folder: Path, seed: int = 0) -> Path:
     with TemporaryDirectory() as raw:
         model.save_pretrained(raw)
         CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(raw)
-        SentenceTransformer(raw, device="cpu").save_pretrained(
-            str(folder), create_model_card=False
-        )
+        SentenceTransformer(raw, device="cpu").save_pretrained(str(folder), create_model_card=False)
     return folder
 
 

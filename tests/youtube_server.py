@@ -1,0 +1,217 @@
+"""A stand-in for YouTube: the Data API v3 and the thumbnails, over real HTTP on loopback."""
+
+import io
+import json
+import re
+from collections import Counter, deque
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+PAGE = 50
+UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
+
+
+def make_video(number: int, **changes: Any) -> dict[str, Any]:
+    """A public long-form video; `changes` are duration, privacy, live, title, deleted."""
+    return {
+        "id": f"video-{number:05d}",
+        "title": f"Title number {number}",
+        "duration": "PT10M1S",
+        "privacy": "public",
+        "live": "none",
+        "deleted": False,
+        "day": number,
+        **changes,
+    }
+
+
+class YouTubeServer:
+    """Channels, their videos and what was asked of them."""
+
+    key = "AIza-stand-in-key-000000000000000000000"
+
+    def __init__(self, http: HTTPServer) -> None:
+        self.api_url = http.url_for("/youtube/v3")
+        self.base = http.url_for("")
+        self.channels: dict[str, dict[str, Any]] = {}
+        self.requests: list[Request] = []
+        self.units = 0
+        self.not_modified = 0
+        self.image_requests: Counter[str] = Counter()
+        self.faults: deque[Response] = deque()
+        self.repeat_page_token = False
+        http.expect_request("/youtube/v3/channels").respond_with_handler(self._channels)
+        http.expect_request("/youtube/v3/playlistItems").respond_with_handler(self._playlist_items)
+        http.expect_request("/youtube/v3/videos").respond_with_handler(self._videos)
+        http.expect_request("/youtube/v3/search").respond_with_handler(self._search)
+        http.expect_request(re.compile("/vi/.*")).respond_with_handler(self._thumbnail)
+
+    def add_channel(
+        self,
+        videos: list[dict[str, Any]],
+        handle: str = "@tester",
+        channel_id: str = "UC" + "x" * 22,
+    ) -> str:
+        """Open a channel; its id."""
+        self.channels[channel_id] = {"id": channel_id, "handle": handle, "videos": videos}
+        return channel_id
+
+    def fail_next(
+        self, status: int, reason: str = "", headers: dict[str, str] | None = None, times: int = 1
+    ) -> None:
+        """Answer the next API calls with one of Google's error bodies."""
+        error = {
+            "code": status,
+            "message": f"stand-in {reason}",
+            "errors": [{"message": reason, "domain": "youtube", "reason": reason}],
+        }
+        self.answer_next(json.dumps({"error": error}), status, headers, times)
+
+    def answer_next(
+        self, body: str, status: int = 200, headers: dict[str, str] | None = None, times: int = 1
+    ) -> None:
+        """Answer the next API calls with this body."""
+        for _ in range(times):
+            self.faults.append(Response(body, status, headers, content_type="application/json"))
+
+    def _answer(self, request: Request, endpoint: str, body: dict[str, Any]) -> Response:
+        self.requests.append(request)
+        self.units += UNITS[endpoint]
+        if self.faults:
+            return self.faults.popleft()
+        if "key" in request.args:
+            return Response("the key belongs in a header", 500)
+        if request.headers.get("X-Goog-Api-Key") != self.key:
+            reason = {"reason": "badRequest", "message": "API key not valid."}
+            error = {"code": 400, "message": "API key not valid.", "errors": [reason]}
+            error["details"] = [{"reason": "API_KEY_INVALID"}]
+            return Response(json.dumps({"error": error}), 400, content_type="application/json")
+        text = json.dumps(body, sort_keys=True)
+        response = Response(text, content_type="application/json")
+        response.add_etag()
+        if request.if_none_match.contains(response.get_etag()[0] or ""):
+            self.not_modified += 1
+        return response.make_conditional(request)
+
+    def _channels(self, request: Request) -> Response:
+        wanted = request.args.get("id") or request.args.get("forHandle")
+        items = [
+            {
+                "kind": "youtube#channel",
+                "etag": "e",
+                "id": channel["id"],
+                "contentDetails": {"relatedPlaylists": {"uploads": "UU" + channel["id"][2:]}},
+            }
+            for channel in self.channels.values()
+            if wanted in (channel["id"], channel["handle"])
+        ]
+        body: dict[str, Any] = {
+            "kind": "youtube#channelListResponse",
+            "pageInfo": {"totalResults": len(items), "resultsPerPage": 5},
+        }
+        return self._answer(request, "channels", body | ({"items": items} if items else {}))
+
+    def _page(self, request: Request, items: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+        start = int(request.args.get("pageToken", "T0")[1:])
+        size = int(request.args.get("maxResults", 5))
+        page: dict[str, Any] = {
+            "kind": kind,
+            "items": items[start : start + size],
+            "pageInfo": {"totalResults": len(items), "resultsPerPage": size},
+        }
+        if start + size < len(items):
+            page["nextPageToken"] = "T0" if self.repeat_page_token else f"T{start + size}"
+        return page
+
+    def _newest_first(self, channel_id: str) -> list[dict[str, Any]]:
+        return sorted(self.channels[channel_id]["videos"], key=lambda v: -v["day"])
+
+    def _playlist_items(self, request: Request) -> Response:
+        items = [
+            {
+                "kind": "youtube#playlistItem",
+                "etag": "e",
+                "id": f"item-{video['id']}",
+                "contentDetails": {"videoId": video["id"]},
+                "status": {
+                    "privacyStatus": "privacyStatusUnspecified"
+                    if video["deleted"]
+                    else video["privacy"]
+                },
+            }
+            for video in self._newest_first("UC" + request.args["playlistId"][2:])
+        ]
+        body = self._page(request, items, "youtube#playlistItemListResponse")
+        return self._answer(request, "playlistItems", body)
+
+    def _search(self, request: Request) -> Response:
+        channel = request.args["channelId"]
+        items: list[dict[str, Any]] = [
+            {
+                "kind": "youtube#searchResult",
+                "etag": "e",
+                "id": {"kind": "youtube#video", "videoId": video["id"]},
+            }
+            for video in self._newest_first(channel)
+            if video["privacy"] == "public" and not video["deleted"]
+        ]
+        itself = {"kind": "youtube#channel", "channelId": channel}
+        items.append({"kind": "youtube#searchResult", "etag": "e", "id": itself})
+        body = self._page(request, items, "youtube#searchListResponse")
+        return self._answer(request, "search", body)
+
+    def _videos(self, request: Request) -> Response:
+        known = {v["id"]: v for channel in self.channels.values() for v in channel["videos"]}
+        shown = [known[i] for i in request.args["id"].split(",") if i in known]
+        shown = [v for v in shown if not v["deleted"] and v["privacy"] != "private"]
+        body = {
+            "kind": "youtube#videoListResponse",
+            "items": [self._video(video) for video in shown],
+            "pageInfo": {"totalResults": len(shown), "resultsPerPage": len(shown)},
+        }
+        return self._answer(request, "videos", body)
+
+    def _video(self, video: dict[str, Any]) -> dict[str, Any]:
+        sizes = {"default": (120, 90), "high": (480, 360), "maxres": (1280, 720)}
+        return {
+            "kind": "youtube#video",
+            "etag": "e",
+            "id": video["id"],
+            "snippet": {
+                "title": video["title"],
+                "publishedAt": f"20{20 + video['day'] // 336:02d}-"
+                f"{1 + video['day'] // 28 % 12:02d}-{1 + video['day'] % 28:02d}T12:00:00Z",
+                "liveBroadcastContent": video["live"],
+                "thumbnails": {
+                    name: {
+                        "url": f"{self.base}/vi/{video['id']}/{name}.jpg",
+                        "width": width,
+                        "height": height,
+                    }
+                    for name, (width, height) in sizes.items()
+                },
+            },
+            "contentDetails": {"duration": video["duration"]},
+            "status": {"privacyStatus": video["privacy"]},
+        }
+
+    def _thumbnail(self, request: Request) -> Response:
+        """A picture that is told by the video's number; `maxres` exists for even numbers only."""
+        video_id, name = request.path.split("/")[2:]
+        self.image_requests[request.path] += 1
+        number = int(video_id.split("-")[1])
+        if name == "maxres.jpg" and number % 2:
+            return Response("", 404)
+        colours = np.random.default_rng(number).integers(40, 255, (9, 16, 3), dtype=np.uint8)
+        picture = Image.fromarray(colours).resize((480, 270), Image.Resampling.NEAREST)
+        if name == "high.jpg":
+            padded = Image.new("RGB", (480, 360))
+            padded.paste(picture, (0, 45))
+            picture = padded
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=90)
+        return Response(file.getvalue(), content_type="image/jpeg")
