@@ -1,12 +1,15 @@
 """Step: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
-import requests
-from huggingface_hub import HfApi, snapshot_download
+import httpx2
+from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     GatedRepoError,
+    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -23,8 +26,9 @@ from sample import MODEL as SAMPLE_MODEL
 
 transformers_logging.disable_progress_bar()  # of loading weights, which takes a moment
 
-NOT_NEEDED = ("*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "coreml/*", "*.tflite")
-"""Weights in the formats of other frameworks, which many hub repositories carry too."""
+OTHER_FRAMEWORKS = (".onnx", ".h5", ".msgpack", ".ot", ".tflite", ".gguf")
+OTHER_FOLDERS = {"onnx", "openvino", "coreml"}
+"""Where hub repositories keep weights that PyTorch does not read."""
 
 
 class ModelReference(BaseModel):
@@ -39,6 +43,11 @@ class ModelReference(BaseModel):
     fingerprint: str
     """Hash of the weights and configuration, or the hub's commit."""
 
+    @property
+    def is_from_hub(self) -> bool:
+        """Whether this is a snapshot of a hub repository; those lie in folders named by commit."""
+        return Path(self.path).name == self.fingerprint
+
 
 class ModelNotFoundError(Exception):
     """The model cannot be had; the message names the parameter and the mend."""
@@ -46,6 +55,10 @@ class ModelNotFoundError(Exception):
 
 class HubUnreachableError(Exception):
     """The hub did not answer; another try may help."""
+
+
+class NotAClipError(Exception):
+    """The model does not embed both pictures and titles."""
 
 
 def resolve_model(name: str, parameter: str = "model") -> ModelReference:
@@ -86,40 +99,104 @@ def hash_of(folder: Path) -> str:
 
 
 def _download(name: str, parameter: str) -> Path:
-    """The hub's snapshot of a model, in a folder named by its commit."""
+    """The hub's snapshot of a model, in a folder named by its commit.
+
+    The cached snapshot if the hub cannot be asked.
+    """
     try:
-        return Path(snapshot_download(name, ignore_patterns=_ignored(name)))
-    except GatedRepoError:
-        raise ModelNotFoundError(
+        files = [sibling.rfilename for sibling in HfApi().model_info(name).siblings or []]
+        return Path(snapshot_download(name, ignore_patterns=not_needed(files)))
+    except HFValidationError:
+        raise _not_found(name, parameter) from None
+    except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
+        try:
+            return _cached(name)
+        except LocalEntryNotFoundError:
+            raise _explained(error, name, parameter) from None
+
+
+def _cached(name: str) -> Path:
+    """The snapshot downloaded last; LocalEntryNotFoundError if there is no whole one."""
+    try:
+        files = [file.path for file in get_cached_repo_tree(name)]
+    except CachedRepoTreeNotFoundError:  # never listed here: what is there counts as whole
+        files = []
+    ignored = not_needed(files)
+    return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=True))
+
+
+def not_needed(files: Sequence[str]) -> list[str]:
+    """The files of a hub repository that are not worth a download.
+
+    These are weights for other frameworks, and PyTorch's where safetensors lie beside them.
+    """
+    paths = [PurePosixPath(file) for file in files]
+    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    return [
+        str(path)
+        for path in paths
+        if path.suffix in OTHER_FRAMEWORKS
+        or OTHER_FOLDERS.intersection(path.parts[:-1])
+        or (path.suffix == ".bin" and path.parent in safe)
+    ]
+
+
+def _explained(error: Exception, name: str, parameter: str) -> Exception:
+    """The error to raise for one of huggingface_hub, when there is no cached snapshot either."""
+    if isinstance(error, GatedRepoError):
+        return ModelNotFoundError(
             f"{parameter}: {name} is gated on the Hugging Face hub. Ask for access on its page "
             "and set HF_TOKEN to a token that has it."
-        ) from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise ModelNotFoundError(
-            f"{parameter}: {name!r} is neither a folder here nor a model on the Hugging Face hub. "
-            "Check the spelling; for a private model set HF_TOKEN."
-        ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
-        raise HubUnreachableError(
-            f"{parameter}: {name} is not in the local cache and the Hugging Face hub does not "
-            f"answer ({type(error).__name__}). Check the network and HF_HUB_OFFLINE, or give the "
-            "folder of a model that is on this machine."
-        ) from None
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return _not_found(name, parameter)
+    if isinstance(error, OfflineModeIsEnabled):
+        return ModelNotFoundError(
+            f"{parameter}: {name} is not in the local cache and HF_HUB_OFFLINE is set. Run once "
+            "without HF_HUB_OFFLINE, or give the folder of a model that is on this machine."
+        )
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in (401, 403):
+        return ModelNotFoundError(
+            f"{parameter}: the Hugging Face hub refused {name} (HTTP {status}). Set HF_TOKEN to a "
+            "valid token that may read it, or unset HF_TOKEN for a public model."
+        )
+    cause = f"HTTP {status}" if status else type(error).__name__
+    if status and status < 500 and status not in (408, 429):
+        return ModelNotFoundError(f"{parameter}: the Hugging Face hub refused {name} ({cause}).")
+    return HubUnreachableError(
+        f"{parameter}: {name} is not in the local cache and the Hugging Face hub does not "
+        f"answer ({cause}). Check the network, or give the folder of a model that is on this "
+        "machine."
+    )
 
 
-def _ignored(name: str) -> list[str]:
-    """What not to download: other frameworks' weights, and PyTorch's where safetensors are."""
-    try:
-        files = HfApi().list_repo_files(name)
-    except (OfflineModeIsEnabled, ConnectionError, requests.ConnectionError):
-        return list(NOT_NEEDED)  # then the local cache decides
-    safe = any(file.endswith(".safetensors") for file in files)
-    return [*NOT_NEEDED, *(["*.bin"] if safe else [])]
+def _not_found(name: str, parameter: str) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{parameter}: {name!r} is neither a folder here nor a model on the Hugging Face hub. "
+        "Check the spelling; for a private model set HF_TOKEN."
+    )
 
 
 def load_model(reference: ModelReference) -> SentenceTransformer:
     """Load a resolved model on the GPU if there is one; code from the hub is never run."""
     return SentenceTransformer(reference.path, trust_remote_code=False)
+
+
+def load_clip(reference: ModelReference) -> SentenceTransformer:
+    """Load a model that embeds both thumbnails and titles.
+
+    Raises:
+        NotAClipError: it embeds only one of them, as a text model does.
+    """
+    model = load_model(reference)
+    missing = [kind for kind in ("image", "text") if not model.supports(kind)]
+    if missing:
+        raise NotAClipError(
+            f"model: {reference.name} embeds {', '.join(map(str, model.modalities))} but not "
+            f"{' and '.join(missing)}. Choose a CLIP, such as sentence-transformers/clip-ViT-L-14."
+        )
+    return model
 
 
 def is_passing(task: Task, run: TaskRun, state: State) -> bool:
@@ -135,7 +212,7 @@ def is_passing(task: Task, run: TaskRun, state: State) -> bool:
 
 @task(
     name="resolve-model",
-    retries=2,
+    retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,
     retry_condition_fn=is_passing,

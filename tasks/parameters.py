@@ -194,7 +194,7 @@ class TrainParameters(_Stage):
     )
     training: TrainingParameters = Field(TrainingParameters(), description="Fine-tuning.")
     evaluation: EvaluationParameters = Field(
-        EvaluationParameters(), description="What is measured."
+        EvaluationParameters(), description="Metrics and their intervals."
     )
     publish: PublishParameters = Field(
         PublishParameters(), description="Optional push to the Hugging Face hub."

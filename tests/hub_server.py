@@ -90,7 +90,7 @@ class Repository:
         return oid
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
     """An error that the hub answers with its own headers."""
 
     def __init__(self, status: int, message: str, code: str = "") -> None:
@@ -197,7 +197,7 @@ class HubServer:
             endpoint, values = self._routes.bind_to_environ(request.environ).match()
             with self._lock:
                 answer: Response = endpoint(request, **values)
-        except Refusal as refusal:
+        except RefusalError as refusal:
             request.get_data()  # else the connection breaks while the client still sends
             headers = {"X-Error-Message": refusal.message, "X-Error-Code": refusal.code}
             return Response(
@@ -214,32 +214,34 @@ class HubServer:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
         roles = {"": None, "hf_write": "write", "hf_read": "read"}
         if token not in roles:
-            raise Refusal(401, "Invalid credentials in Authorization header")
+            raise RefusalError(401, "Invalid credentials in Authorization header")
         return roles[token]
 
     def _may_write(self, request: Request, owner: str) -> None:
         role = self._role(request)
         if role is None:
-            raise Refusal(401, "Invalid username or password.")
+            raise RefusalError(401, "Invalid username or password.")
         if role != "write" or owner != "owner":
-            raise Refusal(403, f'You don\'t have the rights to write under the namespace "{owner}"')
+            raise RefusalError(
+                403, f'You don\'t have the rights to write under the namespace "{owner}"'
+            )
 
     def _repository(self, request: Request, kinds: str, owner: str, repo: str) -> Repository:
         role = self._role(request)
         repository = self.repositories.get((kinds.removesuffix("s"), f"{owner}/{repo}"))
         if repository is None or (repository.private and role is None):
-            raise Refusal(401 if role is None else 404, "Repository not found", "RepoNotFound")
+            raise RefusalError(401 if role is None else 404, "Repository not found", "RepoNotFound")
         return repository
 
     def _files(self, repository: Repository, revision: str) -> tuple[str, dict[str, Blob]]:
         oid = repository.head if revision == "main" else revision
         if oid not in repository.trees:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
+            raise RefusalError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return oid, repository.trees[oid]
 
     def _whoami(self, request: Request) -> Response:
         if self._role(request) is None:
-            raise Refusal(401, "Invalid username or password.")
+            raise RefusalError(401, "Invalid username or password.")
         return _json({"type": "user", "name": "owner", "auth": {"type": "access_token"}})
 
     def _create(self, request: Request) -> Response:
@@ -286,7 +288,7 @@ class HubServer:
         prefix = f"{path}/" if path else ""
         inside = [entry for name, entry in entries.items() if name.startswith(prefix)]
         if path and not inside:
-            raise Refusal(404, f"{path} does not exist", "EntryNotFound")
+            raise RefusalError(404, f"{path} does not exist", "EntryNotFound")
         if request.args.get("recursive", "").lower() != "true":
             inside = [entry for entry in inside if "/" not in entry["path"][len(prefix) :]]
         return _json(inside)
@@ -332,14 +334,14 @@ class HubServer:
     def _store_object(self, request: Request, oid: str) -> Response:
         data = request.get_data()
         if hashlib.sha256(data).hexdigest() != oid:
-            raise Refusal(400, "the content does not have the promised SHA-256")
+            raise RefusalError(400, "the content does not have the promised SHA-256")
         self.objects[oid] = data
         return Response()
 
     def _verify_object(self, request: Request, oid: str) -> Response:
         asked = request.get_json()
         if len(self.objects.get(oid, b"")) != asked["size"]:
-            raise Refusal(404, "no such object")
+            raise RefusalError(404, "no such object")
         return _json({})
 
     def _commit(
@@ -356,17 +358,17 @@ class HubServer:
                 case "header":
                     message = value["summary"]
                     if value.get("parentCommit", repository.head) != repository.head:
-                        raise Refusal(412, "A commit has happened since")
+                        raise RefusalError(412, "A commit has happened since")
                 case "file":
                     files[value["path"]] = Blob(base64.b64decode(value["content"]), large=False)
                 case "lfsFile":
                     if value["oid"] not in self.objects:
-                        raise Refusal(400, f"LFS pointer to a missing object: {value['path']}")
+                        raise RefusalError(400, f"LFS pointer to a missing object: {value['path']}")
                     files[value["path"]] = Blob(self.objects[value["oid"]], large=True)
                 case "deletedFile":
                     del files[value["path"]]
                 case other:
-                    raise Refusal(400, f"operation {other}")
+                    raise RefusalError(400, f"operation {other}")
         oid = repository.commit(files, message)
         prefix = "datasets/" if kinds == "datasets" else ""
         url = f"{self.url}/{prefix}{repository.name}/commit/{oid}"
@@ -378,9 +380,11 @@ class HubServer:
         repository = self._repository(request, kinds, owner, repo)
         oid, files = self._files(repository, revision)
         if repository.gated and self._role(request) is None:
-            raise Refusal(401, f"Access to model {repository.name} is restricted.", "GatedRepo")
+            raise RefusalError(
+                401, f"Access to model {repository.name} is restricted.", "GatedRepo"
+            )
         if path not in files:
-            raise Refusal(404, "Entry not found", "EntryNotFound")
+            raise RefusalError(404, "Entry not found", "EntryNotFound")
         blob = files[path]
         response = Response(blob.data, content_type="application/octet-stream")
         response.headers["X-Repo-Commit"] = oid

@@ -247,7 +247,7 @@ def test_a_wrong_key_is_refused_with_the_mend(
     workspace: Workspace, youtube: YouTubeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("YOUTUBE_API_KEY", "wrong")
-    with pytest.raises(YouTubeError, match="the key was refused .*Set YOUTUBE_API_KEY"):
+    with pytest.raises(YouTubeError, match=r"the key was refused .*Set YOUTUBE_API_KEY"):
         listing(workspace)
 
 
@@ -255,7 +255,7 @@ def test_without_a_key_the_error_names_both_places_for_it(
     workspace: Workspace, youtube: YouTubeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("YOUTUBE_API_KEY")
-    with pytest.raises(MissingSecretError, match="variable YOUTUBE_API_KEY, .*'youtube-api-key'"):
+    with pytest.raises(MissingSecretError, match=r"variable YOUTUBE_API_KEY, .*'youtube-api-key'"):
         listing(workspace)
 
 
