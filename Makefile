@@ -8,7 +8,8 @@ INSTALLED := $(VENV)/.installed
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	$(BIN)/python flows/train_flow.py --source sample --model sample \
-	  --negatives.text_model sample --workspace workspace $(SAMPLE)
+	  --negatives.text_model sample --workspace workspace \
+	  --training.epochs 10 --training.learning_rate 0.001
 
 test: $(INSTALLED) ## run all tests
 	$(BIN)/python -m pytest

@@ -9,6 +9,7 @@ from prefect import task
 
 from tasks.caching import content_key
 from tasks.evaluation import Evaluation
+from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.report import Comparison, FunnelStage, Report, compare
 from tasks.training import TrainedModel
@@ -19,9 +20,33 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def channel_name(parameters: TrainParameters) -> str:
     """How cards call the channel: never by a path of this machine."""
-    if parameters.source == "folder":
-        return Path(parameters.channel or "").expanduser().resolve().name
+    folder = Path(parameters.channel or "").expanduser().resolve()
+    if parameters.source == "folder" or (parameters.source == "hub" and folder.is_dir()):
+        return folder.name
     return parameters.channel or "thumbtune's sample channel"
+
+
+def base_name(model: ModelReference) -> str:
+    """How cards call the untouched model: its hub id, or a folder's name without the way there."""
+    if model.name == "sample":
+        return "thumbtune's sample CLIP"
+    return model.name if model.is_from_hub else Path(model.path).name
+
+
+def metric_title(metric: str) -> str:
+    """A metric in words: `text-to-image_Recall@5` is "Recall@5, title → thumbnail"."""
+    if metric == "cosine_accuracy":
+        return "triplet accuracy"
+    title_first = metric.startswith("text-to-image_")
+    way = "title → thumbnail" if title_first else "thumbnail → title"
+    return f"{metric.removeprefix('text-to-image_').replace('_', ' ')}, {way}"
+
+
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """A figure with its 95 % interval: "0.750 (0.500 to 1.000)"."""
+    if interval is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def model_card(
@@ -36,42 +61,55 @@ def model_card(
     https://huggingface.co/docs/hub/model-cards
     """
     comparisons = compare(untouched, fine_tuned)
-    base = untouched.model.name
-    on_hub = not Path(base).is_absolute() and base.count("/") == 1
-    name = parameters.publish.model_repo or f"CLIP for {channel_name(parameters)}"
+    publish = parameters.publish
+    name = publish.model_repo or f"CLIP for {channel_name(parameters)}"
     data = ModelCardData(
-        base_model=base if on_hub else None,
+        base_model=untouched.model.name if untouched.model.is_from_hub else None,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=["sentence-transformers", "clip", "image-text-retrieval", "thumbtune"],
-        datasets=[parameters.publish.dataset_repo] if parameters.publish.dataset_repo else None,
+        datasets=[publish.dataset_repo] if publish.dataset_repo else None,
+        metrics=["recall", "mrr", "accuracy"],
         model_name=name,
-        eval_results=[_result(row, parameters) for row in comparisons if row.split == "test"],
+        eval_results=[_result(row, parameters) for row in comparisons],
     )
-    return str(
-        ModelCard.from_template(
-            data,
-            template_path=str(TEMPLATES / "model_card.md"),
-            name=name,
-            channel=channel_name(parameters),
-            base=base if on_hub else Path(base).name,
-            repo=parameters.publish.model_repo or "model",
-            trained=trained,
-            training=parameters.training,
-            negatives=parameters.negatives,
-            comparisons=comparisons,
-            funnel=funnel,
-        )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "model_card.md"),
+        name=name,
+        channel=channel_name(parameters),
+        base=base_name(untouched.model),
+        repo=publish.model_repo or "model",
+        trained=trained,
+        training=parameters.training,
+        negatives=parameters.negatives,
+        text_model=Path(parameters.negatives.text_model).name,
+        split=parameters.split,
+        seed=parameters.seed,
+        rows=[
+            (
+                f"{row.split} ({row.rows})",
+                metric_title(row.metric),
+                "" if row.chance is None else f"{row.chance:.3f}",
+                with_interval(row.untouched, row.untouched_interval),
+                with_interval(row.fine_tuned, row.fine_tuned_interval),
+            )
+            for row in comparisons
+        ],
+        funnel=funnel,
     )
+    return str(card)
 
 
 def _result(row: Comparison, parameters: TrainParameters) -> EvalResult:
+    """The fine-tuned model's figure; the untouched model's are no results of this one."""
     return EvalResult(
         task_type="image-text-retrieval",
         dataset_type=parameters.publish.dataset_repo or "thumbtune",
         dataset_name=channel_name(parameters),
         dataset_split=row.split,
         metric_type=row.metric,
+        metric_name=metric_title(row.metric),
         metric_value=round(row.fine_tuned, 4),
     )
 
@@ -88,17 +126,16 @@ def dataset_card(
         task_categories=["sentence-similarity"],
         pretty_name=f"Titles and thumbnails of {channel_name(parameters)}",
     )
-    return str(
-        DatasetCard.from_template(
-            data,
-            template_path=str(TEMPLATES / "dataset_card.md"),
-            channel=channel_name(parameters),
-            split=parameters.split,
-            negatives=parameters.negatives,
-            rows=rows,
-            funnel=funnel,
-        )
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "dataset_card.md"),
+        channel=channel_name(parameters),
+        split=parameters.split,
+        negatives=parameters.negatives,
+        rows=rows,
+        funnel=funnel,
     )
+    return str(card)
 
 
 class Cards(Report):
@@ -114,7 +151,7 @@ class Cards(Report):
     name="write-cards",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def write_cards(
     workspace: Workspace,

@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import DatasetCard, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from prefect import task
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
@@ -32,7 +32,8 @@ class RetryablePublishError(Exception):
 def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetDict:
     """The article's dataset: video_id, title, thumbnail_url, title_neg in three splits.
 
-    Thumbnails that came from files of this machine are embedded in a column `image` instead.
+    If any thumbnail came from a file of this machine, there is a column `image` with the pictures
+    themselves, as they were fetched, instead of thumbnail_url. `tasks.sources.hub` reads both.
     """
     public = all(_url(example) for example in examples)
     features: dict[str, Any] = {"video_id": Value("string"), "title": Value("string")}
@@ -65,11 +66,14 @@ def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetD
 def _url(example: Example) -> str | None:
     """The public address of a thumbnail, as the article stores it (high, 480x360) if there is."""
     place = example.thumbnails.get("high") or next(iter(example.thumbnails.values()), "")
-    return place if "://" in place else None
+    return place if place.startswith(("https://", "http://")) else None
 
 
 def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
-    """Upload a model's folder; the address of the commit.
+    """Upload a model's folder; the address of the commit, of the last one if nothing is new.
+
+    Args:
+        private: for a new repository; one that exists stays as it is.
 
     Raises:
         PublishError: wrong token or no permission.
@@ -78,32 +82,42 @@ def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
     with _told_plainly(repo):
         api = HfApi(token=token)
         api.create_repo(repo, private=private, exist_ok=True)
-        message = "Fine-tune on titles and thumbnails"
-        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message))
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            ignore_patterns=[".*"],
+            commit_message="Fine-tune on titles and thumbnails",
+        )
+        return commit.commit_url
 
 
 def push_dataset(dataset: DatasetDict, card: Path, repo: str, private: bool, token: str) -> str:
-    """Upload a dataset and its card; the address of the commit. Raises as `push_model`."""
+    """Upload a dataset and its card; the address of the last commit. Raises as `push_model`."""
     with _told_plainly(repo):
-        info = dataset.push_to_hub(repo, private=private, token=token)
-        _add_card(card, repo, token)
-        return str(info)
+        dataset.push_to_hub(
+            repo,
+            private=private,
+            token=token,
+            commit_message="Add titles and thumbnails",
+        )
+        return _add_card(card, repo, token)
 
 
-def _add_card(card: Path, repo: str, token: str) -> None:
+def _add_card(card: Path, repo: str, token: str) -> str:
     """Add our text to the card in which push_to_hub has just described the files."""
     written = DatasetCard.load(repo, token=token)
     ours = DatasetCard(card.read_text(encoding="utf-8"))
     for field, value in ours.data.to_dict().items():
         setattr(written.data, field, value)
     written.text = ours.text
-    HfApi(token=token).upload_file(
+    commit = HfApi(token=token).upload_file(
         path_or_fileobj=str(written).encode(),
         path_in_repo="README.md",
         repo_id=repo,
         repo_type="dataset",
         commit_message="Describe the dataset",
     )
+    return commit.commit_url
 
 
 @contextmanager
@@ -111,18 +125,31 @@ def _told_plainly(repo: str) -> Iterator[None]:
     """Turn the hub's errors into ours."""
     try:
         yield
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        if status in (401, 403, 404):
-            raise PublishError(
-                f"publish: the hub refused to write {repo} (HTTP {status}). Set HF_TOKEN to a "
-                "token with write permission for it: https://huggingface.co/settings/tokens."
-            ) from None
-        if status == 429 or status >= 500:
-            raise RetryablePublishError(f"publish: {repo}: HTTP {status}") from None
-        raise
-    except (httpx2.TransportError, ConnectionError) as error:
-        raise RetryablePublishError(f"publish: {repo}: {type(error).__name__}") from None
+    except HFValidationError as error:
+        raise PublishError(f"publish: {repo} is no repository name ({error}).") from None
+    except RuntimeError as error:  # what huggingface_hub makes of a failed upload of a large file
+        if not isinstance(error.__cause__, (httpx2.HTTPError, OSError)):
+            raise
+        raise _explained(error.__cause__, repo) from None
+    except (httpx2.HTTPError, ConnectionError, PermissionError, LocalEntryNotFoundError) as error:
+        raise _explained(error, repo) from None
+
+
+def _explained(error: Exception, repo: str) -> Exception:
+    """The error to raise for one of huggingface_hub or of its storage, hf_xet."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if status in (401, 403, 404) or isinstance(error, PermissionError):
+        said = f"HTTP {status}" if status else "no access to its storage"
+        return PublishError(
+            f"publish: the hub refused to write {repo} ({said}). Set HF_TOKEN to a token with "
+            "write permission for it (https://huggingface.co/settings/tokens), or choose a "
+            "repository of your own."
+        )
+    if status and status < 500 and status not in (408, 409, 412, 429):
+        said = getattr(error, "server_message", None) or "no reason given"
+        return PublishError(f"publish: the hub refused {repo} (HTTP {status}: {said}).")
+    cause = f"HTTP {status}" if status else type(error).__name__
+    return RetryablePublishError(f"publish: the hub could not take {repo} just now ({cause}).")
 
 
 def is_passing(task: Task, run: TaskRun, state: State) -> bool:

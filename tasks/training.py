@@ -135,10 +135,10 @@ class BestEpoch(TrainerCallback):
 class Progress(ProgressCallback):
     """The Trainer's progress bar with its time left, without a line for every logged number."""
 
-    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
         """The losses go to the report."""
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
         """Validation is short; no bar of its own."""
 
 
@@ -158,6 +158,7 @@ def fine_tune(
         The history of the losses, and the epoch whose weights the model has now.
     """
     best = BestEpoch(logger)
+    model.model_card_data.generate_widget_examples = False  # we write the card ourselves
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SentenceTransformerTrainer(
             model=model,

@@ -13,15 +13,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefect.settings import get_current_settings
 from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Map, Rule
 from werkzeug.serving import WSGIRequestHandler, make_server
+
+WRITE_TOKEN = "hf_standInWriteToken7b1e"
+READ_TOKEN = "hf_standInReadToken42c9"
 
 LARGE_FILES = (".safetensors", ".bin", ".parquet", ".h5", ".onnx", ".msgpack")
 
@@ -101,7 +104,7 @@ class RefusalError(Exception):
 class HubServer:
     """The hub at `url`; use as a context manager.
 
-    Tokens: `hf_write` may write the repositories of `owner`, `hf_read` may only read.
+    WRITE_TOKEN may write the repositories of `owner`, READ_TOKEN may only read.
     """
 
     def __init__(self) -> None:
@@ -212,7 +215,7 @@ class HubServer:
 
     def _role(self, request: Request) -> str | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        roles = {"": None, "hf_write": "write", "hf_read": "read"}
+        roles = {"": None, WRITE_TOKEN: "write", READ_TOKEN: "read"}
         if token not in roles:
             raise RefusalError(401, "Invalid credentials in Authorization header")
         return roles[token]
@@ -438,21 +441,20 @@ def _entries(files: dict[str, Blob]) -> dict[str, dict[str, Any]]:
     return entries
 
 
-@contextmanager
-def serving() -> Iterator[HubServer]:
-    """A hub without repositories."""
-    with HubServer() as server:
-        yield server
-
-
 def run_python(code: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a program in its own process, since huggingface_hub reads HF_ENDPOINT on import."""
-    return subprocess.run(
+    """Run a program in its own process, since huggingface_hub reads HF_ENDPOINT on import.
+
+    It talks to the Prefect server of the tests. An exit code other than 0 fails the test.
+    """
+    api = get_current_settings().api.url
+    done = subprocess.run(
         [sys.executable, "-c", code],
-        env=environment,
+        env={**environment, **({"PREFECT_API_URL": api} if api else {})},
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done

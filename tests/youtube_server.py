@@ -44,6 +44,7 @@ class YouTubeServer:
         self.image_requests: Counter[str] = Counter()
         self.faults: deque[Response] = deque()
         self.repeat_page_token = False
+        self.has_thumbnails = True
         http.expect_request("/youtube/v3/channels").respond_with_handler(self._channels)
         http.expect_request("/youtube/v3/playlistItems").respond_with_handler(self._playlist_items)
         http.expect_request("/youtube/v3/videos").respond_with_handler(self._videos)
@@ -204,7 +205,7 @@ class YouTubeServer:
         video_id, name = request.path.split("/")[2:]
         self.image_requests[request.path] += 1
         number = int(video_id.split("-")[1])
-        if name == "maxres.jpg" and number % 2:
+        if not self.has_thumbnails or (name == "maxres.jpg" and number % 2):
             return Response("", 404)
         colours = np.random.default_rng(number).integers(40, 255, (9, 16, 3), dtype=np.uint8)
         picture = Image.fromarray(colours).resize((480, 270), Image.Resampling.NEAREST)

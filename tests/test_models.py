@@ -1,0 +1,243 @@
+"""Finding the model to fine-tune: bundled, in a folder, or on a stand-in of the Hugging Face hub."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sample import MODEL
+from tasks.models import (
+    ModelNotFoundError,
+    NotAClipError,
+    hash_of,
+    load_clip,
+    load_model,
+    not_needed,
+    resolve_model,
+)
+from tests.hub_server import READ_TOKEN, HubServer, run_python
+from tests.tiny_clip import save_tiny_clip, save_tiny_text_model
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return save_tiny_clip(tmp_path / "clip")
+
+
+def test_the_sample_is_the_bundled_clip() -> None:
+    assert Path(resolve_model("sample").path) == MODEL
+    assert load_clip(resolve_model("sample")).supports("image")
+
+
+def test_a_folder_is_identified_by_its_content(clip: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(clip, tmp_path / "elsewhere" / "copy"))
+    for file in copy.iterdir():
+        os.utime(file, (1, 1))
+    (copy / "README.md").write_text("A model card does not change the model.")
+    (copy / ".cache").mkdir()
+    (copy / ".cache" / "note").write_text("Nor does a hidden file.")
+
+    assert resolve_model(str(copy)).fingerprint == resolve_model(str(clip)).fingerprint
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_change_of_one_byte_makes_another_model(clip: Path, name: str) -> None:
+    before = hash_of(clip)
+    data = bytearray((clip / name).read_bytes())
+    data[-1] ^= 1
+    (clip / name).write_bytes(data)
+    assert hash_of(clip) != before
+
+
+def test_other_weights_make_another_model(clip: Path, tmp_path: Path) -> None:
+    assert hash_of(save_tiny_clip(tmp_path / "other", seed=1)) != hash_of(clip)
+    assert hash_of(save_tiny_clip(tmp_path / "same", seed=0)) == hash_of(clip)
+
+
+def test_a_folder_without_a_model_is_told_by_the_parameters_name(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"^negatives\.text_model: the folder .* no model"):
+        resolve_model(str(tmp_path), "negatives.text_model")
+
+
+def test_a_resolved_folder_embeds_pictures_and_titles(clip: Path) -> None:
+    model = load_clip(resolve_model(str(clip)))
+    pictures = model.encode([Image.new("RGB", (480, 360), colour) for colour in ("red", "blue")])
+    titles = model.encode(["A title", "Ein Titel 🎉"])
+    assert pictures.shape == titles.shape == (2, 8)
+    assert not np.allclose(pictures[0], pictures[1])
+    assert not np.allclose(titles[0], titles[1])
+
+
+def test_a_text_model_is_refused_as_clip_but_loads_for_titles(tmp_path: Path) -> None:
+    text = resolve_model(str(save_tiny_text_model(tmp_path / "text")))
+    assert load_model(text).encode(["one", "two"]).shape == (2, 8)
+    with pytest.raises(NotAClipError, match=r"text but not image\. Choose a CLIP"):
+        load_clip(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "left_out"),
+    [
+        (["model.safetensors", "pytorch_model.bin"], ["pytorch_model.bin"]),
+        (["config.json", "pytorch_model.bin"], []),
+        (["model.safetensors", "2_Dense/pytorch_model.bin"], []),
+        (["0_CLIP/model.safetensors", "0_CLIP/pytorch_model.bin"], ["0_CLIP/pytorch_model.bin"]),
+        (["onnx/model.onnx", "openvino/model.xml"], ["onnx/model.onnx", "openvino/model.xml"]),
+        (["tf_model.h5", "flax_model.msgpack"], ["tf_model.h5", "flax_model.msgpack"]),
+    ],
+)
+def test_only_weights_that_are_read_are_downloaded(files: list[str], left_out: list[str]) -> None:
+    assert not_needed(files) == left_out
+
+
+RESOLVE = """
+import json, os
+from tasks.models import resolve, resolve_model
+answers = {}
+for key, name, token in json.loads(os.environ["ASKED"]):
+    os.environ["HF_TOKEN"] = token
+    asked = resolve.with_options(retry_delay_seconds=0.05) if key == "retried" else resolve_model
+    try:
+        answers[key] = asked(name, "model").model_dump()
+    except Exception as error:
+        answers[key] = f"{type(error).__name__}: {error}"
+print(json.dumps(answers))
+"""
+
+
+def ask(
+    hub: HubServer, home: Path, *asked: tuple[str, str, str], **environment: str
+) -> dict[str, Any]:
+    """Resolve (key, name, token) in turn; key → what came of it."""
+    settings = hub.environment(home, ASKED=json.dumps(asked), **environment)
+    answers: dict[str, Any] = json.loads(run_python(RESOLVE, settings).stdout.splitlines()[-1])
+    return answers
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    folder = save_tiny_clip(tmp_path_factory.mktemp("clip"))
+    for twin in ("pytorch_model.bin", "tf_model.h5", "onnx/model.onnx"):
+        (folder / twin).parent.mkdir(exist_ok=True)
+        (folder / twin).write_bytes(b"the same weights for others")
+    with HubServer() as server:
+        server.add("model", "owner/clip", folder)
+        server.add("model", "owner/gated", folder, gated=True)
+        server.add("model", "owner/private", folder, private=True)
+        server.add("model", "owner/slow", folder)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def online(hub: HubServer, home: Path) -> dict[str, Any]:
+    hub.failures += [("/api/models/owner/slow", 503)] * 2 + [("/api/models/owner/down", 503)]
+    return ask(
+        hub,
+        home,
+        ("clip", "owner/clip", ""),
+        ("again", "owner/clip", ""),
+        ("unknown", "owner/none", ""),
+        ("misspelt", "bad name!", ""),
+        ("gated", "owner/gated", ""),
+        ("private", "owner/private", ""),
+        ("wrong token", "owner/private", "hf_wrong"),
+        ("down", "owner/down", ""),
+        ("retried", "owner/slow", ""),
+        ("private with token", "owner/private", READ_TOKEN),
+    )
+
+
+@pytest.fixture(scope="module")
+def offline(hub: HubServer, home: Path, online: dict[str, Any]) -> dict[str, Any]:
+    asked = (("clip", "owner/clip", ""), ("unseen", "owner/none", ""))
+    return ask(hub, home, *asked, HF_HUB_OFFLINE="1")
+
+
+@pytest.fixture(scope="module")
+def without_network(hub: HubServer, home: Path, online: dict[str, Any]) -> dict[str, Any]:
+    asked = (("clip", "owner/clip", ""), ("unseen", "owner/none", ""))
+    return ask(hub, home, *asked, HF_ENDPOINT="http://127.0.0.1:9")
+
+
+def test_a_hub_model_is_identified_by_its_commit(hub: HubServer, online: dict[str, Any]) -> None:
+    assert online["clip"]["fingerprint"] == hub.repositories["model", "owner/clip"].head
+
+
+def test_the_safetensors_come_and_their_twins_do_not(online: dict[str, Any]) -> None:
+    files = {file.name for file in Path(online["clip"]["path"]).rglob("*")}
+    assert {"model.safetensors", "tokenizer.json", "modules.json"} <= files
+    assert not files & {"pytorch_model.bin", "tf_model.h5", "model.onnx"}
+
+
+def test_a_downloaded_model_loads(online: dict[str, Any]) -> None:
+    assert load_clip(resolve_model(online["clip"]["path"])).supports("image")
+
+
+def test_a_model_that_is_there_is_not_downloaded_again(
+    hub: HubServer, online: dict[str, Any]
+) -> None:
+    assert online["again"] == online["clip"]
+    weights = [r for r in hub.requests if r.startswith("GET /owner/clip/") and ".safeten" in r]
+    assert len(weights) == 1
+
+
+def test_a_downloaded_model_is_found_offline(
+    online: dict[str, Any], offline: dict[str, Any]
+) -> None:
+    assert offline["clip"] == online["clip"]
+
+
+def test_a_downloaded_model_is_found_without_network(
+    online: dict[str, Any], without_network: dict[str, Any]
+) -> None:
+    assert without_network["clip"] == online["clip"]
+
+
+def test_an_unknown_model_is_told(online: dict[str, Any]) -> None:
+    for name in ("unknown", "misspelt"):
+        assert online[name].startswith("ModelNotFoundError: model: ")
+        assert "neither a folder here nor a model on the Hugging Face hub" in online[name]
+
+
+def test_a_gated_model_asks_for_a_token(online: dict[str, Any]) -> None:
+    assert online["gated"].startswith("ModelNotFoundError: model: owner/gated is gated")
+    assert "HF_TOKEN" in online["gated"]
+
+
+def test_a_private_model_needs_a_token(online: dict[str, Any]) -> None:
+    assert online["private"].startswith("ModelNotFoundError: ")
+    assert "for a private model set HF_TOKEN" in online["private"]
+    assert online["private with token"]["name"] == "owner/private"
+
+
+def test_a_wrong_token_is_told_but_not_shown(online: dict[str, Any]) -> None:
+    assert online["wrong token"].startswith("ModelNotFoundError: ")
+    assert "refused owner/private (HTTP 401). Set HF_TOKEN" in online["wrong token"]
+    assert "hf_wrong" not in online["wrong token"]
+
+
+def test_a_failing_hub_is_worth_another_try(online: dict[str, Any]) -> None:
+    assert online["down"].startswith("HubUnreachableError: model: owner/down ")
+    assert "HTTP 503" in online["down"]
+    assert online["retried"]["name"] == "owner/slow"
+
+
+def test_no_network_is_told(without_network: dict[str, Any]) -> None:
+    assert without_network["unseen"].startswith("HubUnreachableError: ")
+    assert "Check the network" in without_network["unseen"]
+
+
+def test_offline_mode_without_the_model_is_told(offline: dict[str, Any]) -> None:
+    assert offline["unseen"].startswith("ModelNotFoundError: ")
+    assert "HF_HUB_OFFLINE is set" in offline["unseen"]

@@ -1,0 +1,239 @@
+"""The main flow run whole: real Prefect runs, a stand-in YouTube, a tiny CLIP."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import Artifact
+from sentence_transformers import SentenceTransformer
+
+from flows.train_flow import TrainRun, train
+from tasks.evaluation import RecallEvaluator
+from tasks.freezing import NothingMatchesError
+from tasks.parameters import EvaluationParameters
+from tasks.thumbnails import Example, TooManyBadThumbnailsError
+from tasks.workspace import Table, Workspace
+from tests.tiny_clip import save_tiny_clip
+from tests.youtube_server import YouTubeServer, make_video
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny_clip(tmp_path_factory.mktemp("models") / "clip"))
+
+
+@pytest.fixture
+def options(tmp_path: Path, clip: str) -> dict[str, Any]:
+    """Parameters for a quick run."""
+    return {
+        "channel": "@tester",
+        "model": clip,
+        "workspace": tmp_path / "workspace",
+        "negatives": {"text_model": clip},
+        "training": {"learning_rate": 0.01, "batch_size": 8},
+        "thumbnails": {"batch_size": 30},
+    }
+
+
+@pytest.fixture
+def channel(youtube: YouTubeServer) -> list[dict[str, Any]]:
+    """Sixty long-form videos and two shorts."""
+    videos = [make_video(n) for n in range(60)]
+    videos += [make_video(n, duration="PT20S") for n in (60, 61)]
+    youtube.add_channel(videos)
+    return videos
+
+
+def metrics_of(run: TrainRun) -> dict[str, Any]:
+    metrics = json.loads((Path(run.report).parent / "metrics.json").read_text())
+    del metrics["training_seconds"]
+    return metrics
+
+
+def examples_of(options: dict[str, Any]) -> tuple[Workspace, list[Example]]:
+    workspace = Workspace.open(options["workspace"])
+    [file] = (workspace.root / "examples").iterdir()
+    path = str(file.relative_to(workspace.root))
+    return workspace, workspace.read_table(Table(path=path, fingerprint="", rows=0), Example)
+
+
+def posted_artifacts() -> dict[str, Artifact]:
+    async def read() -> list[Artifact]:
+        async with get_client() as client:
+            return await client.read_artifacts(limit=100)
+
+    artifacts = sorted(asyncio.run(read()), key=lambda artifact: artifact.created)
+    return {artifact.key: artifact for artifact in artifacts if artifact.key}
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
+    youtube: YouTubeServer, options: dict[str, Any]
+) -> None:
+    first = train(**options)
+
+    metrics = metrics_of(first)
+    assert metrics["data_funnel"] == [
+        {"name": "videos", "found": 62, "kept": 60, "dropped": {"shorter than 180 s": 2}},
+        {"name": "thumbnails", "found": 60, "kept": 60, "dropped": {}},
+    ]
+    assert sum(metrics["rows"].values()) == 60
+    for split in ("train", "valid", "test"):
+        for metric in ("Recall@1", "Recall@5", "Recall@10", "MRR", "cosine_accuracy"):
+            for model in ("untouched", "fine_tuned"):
+                assert 0 <= metrics[model][f"yt-title-thumbnail-{split}_{metric}"] <= 1
+    assert metrics["fine_tuned"] != metrics["untouched"]
+    trainable = metrics["trainable_parameters"]
+    assert [name.split(".")[-2] for name in trainable["names"]] == [
+        "visual_projection",
+        "text_projection",
+    ]
+    for name in ("parameters.json", "loss_curve.png", "misses.jpg", "model/README.md"):
+        assert (Path(first.report).parent / name).stat().st_size > 0
+
+    artifacts = posted_artifacts()
+    assert {
+        "metrics",
+        "parameters",
+        "data-funnel",
+        "trainable-parameters",
+        "loss-curve",
+        "worst-misses",
+    } <= set(artifacts)
+    assert "![Worst misses on the test split](data:image/jpeg;base64," in str(
+        artifacts["worst-misses"].data
+    )
+
+    asked = youtube.image_requests.total()
+    second = train(**options)
+    assert second.stages.startswith("Nothing to do")
+    assert youtube.image_requests.total() == asked
+    assert metrics_of(second) == metrics
+
+
+@pytest.mark.usefixtures("channel")
+def test_the_saved_model_loads_plainly_and_gives_the_same_recall(options: dict[str, Any]) -> None:
+    run = train(**options)
+    workspace, examples = examples_of(options)
+    test = [example for example in examples if example.split == "test"]
+    evaluator = RecallEvaluator(workspace, test, "test", EvaluationParameters(), 42)
+    metrics = evaluator(SentenceTransformer(run.model))
+    stored = metrics_of(run)["fine_tuned"]
+    assert metrics == {name: stored[name] for name in metrics}
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_run_in_another_workspace_gives_the_same_metrics(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    first = metrics_of(train(**options))
+    assert metrics_of(train(**{**options, "workspace": tmp_path / "other"})) == first
+    assert metrics_of(train(**{**options, "seed": 43})) != first
+
+
+def test_a_grown_channel_fetches_only_what_is_new(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    train(**options)
+    _, before = examples_of(options)
+    asked = youtube.image_requests.copy()
+    channel.append(make_video(100))
+    train(**{**options, "refresh": False, "videos": {"min_duration_seconds": 100}})
+    assert youtube.image_requests - asked == {"/vi/video-00100/maxres.jpg": 1} | {
+        path: 1 for path in asked if "maxres" in path and int(path[10:15]) % 2
+    }
+    workspace = Workspace.open(options["workspace"])
+    tables = list((workspace.root / "examples").iterdir())
+    splits = {example.id: example.split for example in before}
+    for file in tables:
+        table = Table(path=str(file.relative_to(workspace.root)), fingerprint="", rows=0)
+        for example in workspace.read_table(table, Example):
+            assert splits.get(example.id, example.split) == example.split
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_lost_file_of_the_workspace_is_made_again(options: dict[str, Any]) -> None:
+    first = train(**options)
+    metrics = metrics_of(first)
+    workspace, examples = examples_of(options)
+    (workspace.root / examples[0].image).unlink()
+    Path(first.report).unlink()
+    again = train(**options)
+    assert "fetch-thumbnails" in again.stages.partition("From the cache")[0]
+    assert Path(again.report).exists()
+    assert metrics_of(again) == metrics
+
+
+@pytest.mark.usefixtures("channel")
+def test_the_articles_own_way_runs(options: dict[str, Any]) -> None:
+    run = train(
+        **{
+            **options,
+            "videos": {"listing": "search"},
+            "split": {"method": "shuffle"},
+            "negatives": {"text_model": options["model"], "scope": "before_split"},
+            "thumbnails": {"quality": "high", "crop_letterbox": False},
+        }
+    )
+    _, examples = examples_of(options)
+    assert metrics_of(run)["rows"] == {"train": 42, "valid": 9, "test": 9}
+    assert sorted(str(e.title_neg) for e in examples) == sorted(e.title for e in examples)
+    assert all(example.crop is None for example in examples)
+
+
+def test_a_wrong_fragment_fails_before_anything_is_fetched(
+    youtube: YouTubeServer, options: dict[str, Any]
+) -> None:
+    options["training"] = {"trainable": ["projektion"]}
+    with pytest.raises(NothingMatchesError, match=r"projektion.*visual_projection"):
+        train(**options)
+    assert not youtube.requests
+
+
+def test_a_channel_without_thumbnails_stops_with_the_reasons(
+    youtube: YouTubeServer, options: dict[str, Any]
+) -> None:
+    youtube.add_channel([make_video(n) for n in range(60)])
+    youtube.has_thumbnails = False
+    with pytest.raises(TooManyBadThumbnailsError, match="60 of 60 thumbnails are unusable"):
+        train(**options)
+
+
+def run_script(folder: Path, arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "flows" / "train_flow.py"), *arguments.split()],
+        cwd=folder,
+        env={**os.environ, "PREFECT_HOME": str(folder / "prefect")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        "--source sample --model sample --negatives.text_model sample --workspace here "
+        "--training.epochs 4 --training.learning_rate 0.001",
+    )
+    assert done.returncode == 0, done.stderr
+    line = next(line for line in done.stdout.splitlines() if line.startswith("Recall@1 on test"))
+    before, after = (float(word) for word in line.split() if word[0] == "0")
+    assert after > before + 0.1
+    assert str(tmp_path / "here" / "models") in done.stdout
+    assert "--channel @handle" in done.stdout
+
+
+def test_the_script_ends_with_one_plain_sentence_when_the_channel_is_wrong(tmp_path: Path) -> None:
+    done = run_script(tmp_path, "--source folder --channel gone --model sample")
+    assert done.returncode == 1
+    said = "thumbtune: channel: there is no folder 'gone'. Give an existing folder."
+    assert said in done.stderr.splitlines()

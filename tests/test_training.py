@@ -1,0 +1,166 @@
+"""Fine-tuning itself, on the bundled sample."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from sample import MODEL
+from tasks.evaluation import RecallEvaluator, embed_titles
+from tasks.freezing import freeze
+from tasks.negatives import pair_titles
+from tasks.parameters import (
+    SPLITS,
+    EvaluationParameters,
+    NegativesParameters,
+    SplitParameters,
+    ThumbnailsParameters,
+    TrainingParameters,
+    VideosParameters,
+)
+from tasks.splits import split_videos
+from tasks.thumbnails import Example, ThumbnailStore, examples_of
+from tasks.training import LossPoint, fine_tune, no_duplicates_sampler, save, training_dataset
+from tasks.videos import list_videos
+from tasks.workspace import Workspace
+
+Splits = dict[str, list[Example]]
+MEASURES = EvaluationParameters()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Splits]:
+    """The sample channel, ready to train on."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("training"))
+    videos = list_videos(workspace, "sample", None, VideosParameters()).videos
+    model = SentenceTransformer(str(MODEL))
+    pairs = pair_titles(
+        split_videos(videos, SplitParameters(), seed=42),
+        NegativesParameters(),
+        seed=42,
+        embed=lambda titles: embed_titles(model, titles),
+    )
+    store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
+    examples, dropped = examples_of(pairs, [store.get(video) for video in videos], 0.1)
+    assert dropped == {
+        "thumbnail: truncated or corrupt picture": 1,
+        "thumbnail: file missing or unreadable": 1,
+    }
+    return workspace, {split: [e for e in examples if e.split == split] for split in SPLITS}
+
+
+def run(
+    shared: tuple[Workspace, Splits], seed: int = 42, **parameters: object
+) -> tuple[SentenceTransformer, list[LossPoint], float]:
+    workspace, splits = shared
+    model = SentenceTransformer(str(MODEL))
+    freeze(model, ["projection"])
+    settings = TrainingParameters.model_validate({"learning_rate": 1e-3, **parameters})
+    logger = logging.getLogger("training")
+    train, valid = splits["train"], splits["valid"]
+    history, epoch = fine_tune(model, workspace, train, valid, settings, MEASURES, seed, logger)
+    return model, history, epoch
+
+
+def recall_at_1(shared: tuple[Workspace, Splits], model: SentenceTransformer, split: str) -> float:
+    workspace, splits = shared
+    evaluator = RecallEvaluator(workspace, splits[split], split, MEASURES, seed=42)
+    return evaluator(model)[f"yt-title-thumbnail-{split}_Recall@1"]
+
+
+def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_each_of_five_seeds(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    untouched = recall_at_1(shared, SentenceTransformer(str(MODEL)), "test")
+    assert untouched > 5 / len(shared[1]["test"])
+    for seed in range(5):
+        assert recall_at_1(shared, run(shared, seed, epochs=5)[0], "test") > untouched + 0.15
+
+
+def test_only_the_projections_change(shared: tuple[Workspace, Splits]) -> None:
+    before = dict(SentenceTransformer(str(MODEL)).named_parameters())
+    after = dict(run(shared)[0].named_parameters())
+    changed = [name for name in before if not torch.equal(before[name], after[name].cpu())]
+    assert [name.split(".")[-2] for name in changed] == ["visual_projection", "text_projection"]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    def weights(seed: int) -> torch.Tensor:
+        parameters = run(shared, seed, epochs=1)[0].named_parameters()
+        return next(value for name, value in parameters if "text_projection" in name)
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_the_epoch_of_the_best_validation_mrr_is_kept(shared: tuple[Workspace, Splits]) -> None:
+    model, history, epoch = run(shared, epochs=10)
+    validated = {p.epoch: p.valid_mrr for p in history if p.valid_mrr is not None}
+    best = max(validated.values())
+    assert epoch == min(at for at, mrr in validated.items() if mrr == best) < 10
+    workspace, splits = shared
+    evaluator = RecallEvaluator(workspace, splits["valid"], "valid", MEASURES, seed=42)
+    assert evaluator(model)["yt-title-thumbnail-valid_MRR"] == pytest.approx(best)
+
+
+def test_the_last_epoch_is_kept_when_asked(shared: tuple[Workspace, Splits]) -> None:
+    assert run(shared, epochs=2, keep_best_epoch=False)[2] == 2
+
+
+def test_the_history_has_every_step_and_a_validation_each_epoch(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    _, history, _ = run(shared, epochs=2)
+    steps = [point for point in history if point.train_loss is not None]
+    assert len(steps) == 2 * -(-len(shared[1]["train"]) // 16)
+    assert [p.epoch for p in history if p.valid_loss is not None] == [1, 2]
+
+
+def test_columns_are_anchor_positive_negative_and_anchors_are_pictures(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    workspace, splits = shared
+    dataset = training_dataset(workspace, splits["train"])
+    assert dataset.column_names == ["anchor", "positive", "negative"]
+    row = dataset[0]
+    assert row["anchor"].size == (480, 270)
+    assert (row["positive"], row["negative"]) == (
+        splits["train"][0].title,
+        splits["train"][0].title_neg,
+    )
+    bare = [e.model_copy(update={"title_neg": None}) for e in splits["train"]]
+    assert training_dataset(workspace, bare).column_names == ["anchor", "positive"]
+
+
+def test_no_batch_holds_a_title_twice_though_negatives_are_other_rows_positives(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    workspace, splits = shared
+    rows = splits["train"]
+    sampler = no_duplicates_sampler(
+        training_dataset(workspace, rows),
+        batch_size=16,
+        drop_last=False,
+        generator=torch.Generator(),
+        seed=0,
+    )
+    batches = list(sampler)
+    assert Counter(row for batch in batches for row in batch).keys() == set(range(len(rows)))
+    for batch in batches:
+        titles = [title for row in batch for title in (rows[row].title, rows[row].title_neg)]
+        assert len(titles) == len(set(titles))
+
+
+def test_a_model_is_saved_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    model = SentenceTransformer(str(MODEL))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").touch()
+    folder = save(model, tmp_path)
+    assert not (folder / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (SentenceTransformer(str(folder)).encode("a") == model.encode("a")).all()
