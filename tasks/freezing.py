@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from tasks.caching import content_key
-from tasks.models import ModelReference, load_model
+from tasks.models import ModelReference, load_clip
 from tasks.workspace import Workspace
 
 
@@ -75,7 +75,7 @@ def _modules(parameter_names: Sequence[str]) -> list[str]:
 )
 def count_trainable(model: ModelReference, fragments: Sequence[str]) -> TrainableParameters:
     """Freeze a model as training will, and count: a wrong fragment fails before any download."""
-    counted = freeze(load_model(model), fragments)
+    counted = freeze(load_clip(model), fragments)
     get_run_logger().info(
         "Trainable: %s of %s parameters (%.2f %%)",
         f"{counted.trainable:,}",

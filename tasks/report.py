@@ -139,7 +139,7 @@ def data_uri(picture: bytes) -> str:
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def write_report(
     workspace: Workspace,

@@ -1,4 +1,4 @@
-"""Finding the model to fine-tune: bundled, in a folder, or on a stand-in of the Hugging Face hub."""
+"""Finding the model to fine-tune: bundled, in a folder, or on a stand-in for the hub."""
 
 import json
 import os
@@ -102,7 +102,7 @@ from tasks.models import resolve, resolve_model
 answers = {}
 for key, name, token in json.loads(os.environ["ASKED"]):
     os.environ["HF_TOKEN"] = token
-    asked = resolve.with_options(retry_delay_seconds=0.05) if key == "retried" else resolve_model
+    asked = resolve.with_options(retry_delay_seconds=0.05) if "task" in key else resolve_model
     try:
         answers[key] = asked(name, "model").model_dump()
     except Exception as error:
@@ -153,7 +153,8 @@ def online(hub: HubServer, home: Path) -> dict[str, Any]:
         ("private", "owner/private", ""),
         ("wrong token", "owner/private", "hf_wrong"),
         ("down", "owner/down", ""),
-        ("retried", "owner/slow", ""),
+        ("task, failing twice", "owner/slow", ""),
+        ("task, unknown", "owner/nowhere", ""),
         ("private with token", "owner/private", READ_TOKEN),
     )
 
@@ -230,7 +231,12 @@ def test_a_wrong_token_is_told_but_not_shown(online: dict[str, Any]) -> None:
 def test_a_failing_hub_is_worth_another_try(online: dict[str, Any]) -> None:
     assert online["down"].startswith("HubUnreachableError: model: owner/down ")
     assert "HTTP 503" in online["down"]
-    assert online["retried"]["name"] == "owner/slow"
+    assert online["task, failing twice"]["name"] == "owner/slow"
+
+
+def test_an_unknown_model_is_asked_for_once(hub: HubServer, online: dict[str, Any]) -> None:
+    assert online["task, unknown"].startswith("ModelNotFoundError: ")
+    assert hub.requests.count("GET /api/models/owner/nowhere") == 1
 
 
 def test_no_network_is_told(without_network: dict[str, Any]) -> None:
