@@ -16,13 +16,13 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from prefect import task
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
+from tasks.retries import only_on
 
 transformers_logging.disable_progress_bar()  # of loading weights, which takes a moment
 
@@ -199,23 +199,12 @@ def load_clip(reference: ModelReference) -> SentenceTransformer:
     return model
 
 
-def is_passing(task: Task, run: TaskRun, state: State) -> bool:
-    """Prefect's retry condition: only an unreachable hub is worth another try."""
-    try:
-        state.result()
-    except HubUnreachableError:
-        return True
-    except Exception:
-        return False
-    return False
-
-
 @task(
     name="resolve-model",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,
-    retry_condition_fn=is_passing,
+    retry_condition_fn=only_on(HubUnreachableError),
     persist_result=False,
 )
 def resolve(name: str, parameter: str) -> ModelReference:

@@ -10,11 +10,11 @@ from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from prefect import task
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging import get_run_logger
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import exponential_backoff
 
 from tasks.parameters import SPLITS, PublishParameters
+from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.thumbnails import Example
 from tasks.training import TrainedModel
@@ -152,23 +152,12 @@ def _explained(error: Exception, repo: str) -> Exception:
     return RetryablePublishError(f"publish: the hub could not take {repo} just now ({cause}).")
 
 
-def is_passing(task: Task, run: TaskRun, state: State) -> bool:
-    """Prefect's retry condition."""
-    try:
-        state.result()
-    except RetryablePublishError:
-        return True
-    except Exception:
-        return False
-    return False
-
-
 @task(
     name="publish",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,
-    retry_condition_fn=is_passing,
+    retry_condition_fn=only_on(RetryablePublishError),
     persist_result=False,
 )
 def publish(

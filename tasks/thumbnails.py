@@ -35,6 +35,7 @@ FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 """Picture types that are accepted, with the ending of their files."""
 
 MAX_BYTES = 20_000_000
+TOO_LARGE = "larger than 20 MB"
 MIN_SIDE = 32  # pixels; the smallest that YouTube makes is 120x90
 PLACEHOLDER = (120, 90)  # size of the grey picture that YouTube shows for a missing thumbnail
 DARK = 24  # of 255; JPEG noise keeps a black bar from being exactly 0
@@ -204,12 +205,17 @@ class ThumbnailStore:
 
     def _bytes(self, place: str) -> bytes:
         if "://" not in place:
-            try:
-                return Path(place).read_bytes()
-            except OSError:
-                raise BadThumbnailError("file missing or unreadable") from None
+            return self._local_file(Path(place))
         stored = None if self.refresh else self._stored(place)
         return stored if stored is not None else self._download(place)
+
+    def _local_file(self, file: Path) -> bytes:
+        try:
+            if file.stat().st_size > MAX_BYTES:
+                raise BadThumbnailError(TOO_LARGE)
+            return file.read_bytes()
+        except OSError:
+            raise BadThumbnailError("file missing or unreadable") from None
 
     def _index_path(self, url: str) -> Path:
         return self.workspace.root / "thumbnails" / "urls" / f"{fingerprint(url)[:32]}.json"
@@ -235,7 +241,7 @@ class ThumbnailStore:
                 while chunk := answer.raw.read1(65_536):  # unlike read(), returns on a slow drip
                     data += chunk
                     if len(data) > MAX_BYTES:
-                        raise BadThumbnailError(f"larger than {MAX_BYTES // 10**6} MB")
+                        raise BadThumbnailError(TOO_LARGE)
                     if time.monotonic() > deadline:
                         raise BadThumbnailError("download timed out", may_come=True)
         except (requests.RequestException, urllib3.exceptions.HTTPError):

@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 import isodate
 import requests
 from prefect import task
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.tasks import Task, exponential_backoff
+from prefect.tasks import exponential_backoff
 
+from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.sources import SourceError, Video
 from tasks.workspace import Workspace, fingerprint, write_atomically
@@ -239,7 +239,10 @@ def request_api(workspace: Workspace, endpoint: str, params: Params) -> dict[str
             allow_redirects=False,  # the key goes nowhere else
         )
     except (requests.ConnectionError, requests.Timeout) as error:
-        raise RetryableYouTubeError(f"YouTube {endpoint}: {type(error).__name__}") from None
+        raise RetryableYouTubeError(
+            f"YouTube {endpoint}: no answer ({type(error).__name__}). Check the network and run "
+            "again; what was fetched is kept."
+        ) from None
     except requests.exceptions.ChunkedEncodingError:
         raise RetryableYouTubeError(f"YouTube {endpoint}: the answer broke off") from None
     except requests.exceptions.InvalidHeader:
@@ -298,7 +301,7 @@ def _api_error(answer: requests.Response, body: dict[str, Any], endpoint: str) -
         )
     if answer.status_code == 429 or answer.status_code >= 500 or reasons & PASSING_REASONS:
         _wait_as_told(answer.headers.get("Retry-After"))
-        return RetryableYouTubeError(f"YouTube {endpoint}: {said}")
+        return RetryableYouTubeError(f"YouTube {endpoint}: fails now ({said}). Run again later.")
     if answer.status_code in (400, 401, 403) and (reasons & KEY_REASONS or not reasons):
         return YouTubeError(
             f"YouTube {endpoint}: the key was refused ({said}: {error.get('message', '')!r}). "
@@ -328,17 +331,6 @@ def _wait_as_told(retry_after: str | None) -> None:
     time.sleep(min(max(seconds, 0.0), LONGEST_WAIT))
 
 
-def is_passing(task: Task, run: TaskRun, state: State) -> bool:
-    """Prefect's retry condition. Must be a plain function: a partial would never retry."""
-    try:
-        state.result()
-    except RetryableYouTubeError:
-        return True
-    except Exception:
-        return False
-    return False
-
-
 @task(
     name="call-youtube",
     retries=4,
@@ -346,7 +338,7 @@ def is_passing(task: Task, run: TaskRun, state: State) -> bool:
         float(os.environ.get("THUMBTUNE_YOUTUBE_BACKOFF_SECONDS", "2"))
     ),
     retry_jitter_factor=0.5,
-    retry_condition_fn=is_passing,
+    retry_condition_fn=only_on(RetryableYouTubeError),
     persist_result=False,
 )
 def call_youtube(workspace: Workspace, endpoint: str, params: Params) -> dict[str, Any]:
