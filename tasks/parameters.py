@@ -141,6 +141,15 @@ class EvaluationParameters(_Stage):
         2000, ge=100, le=100_000, description="Resamples behind each 95 % interval."
     )
 
+    @model_validator(mode="after")
+    def _has_the_headline_figure(self) -> Self:
+        if 1 not in self.recall_at:
+            raise ValueError(
+                f"evaluation.recall_at is {self.recall_at}; add 1, since Recall@1 is what runs "
+                "are compared by."
+            )
+        return self
+
 
 class PublishParameters(_Stage):
     """Optional push to the Hugging Face hub (needs HF_TOKEN in the environment)."""

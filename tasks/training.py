@@ -113,7 +113,7 @@ class BestEpoch(TrainerCallback):
             "Epoch %g: validation MRR %.3f, Recall@1 %.3f, loss %.3f",
             state.epoch,
             metrics[VALID_MRR],
-            metrics.get(f"eval_{article_key('valid', 'Recall@1')}", float("nan")),
+            metrics[f"eval_{article_key('valid', 'Recall@1')}"],
             metrics["eval_loss"],
         )
         if metrics[VALID_MRR] > self.mrr:

@@ -26,15 +26,14 @@ def list_videos(
     Raises:
         SourceError: the source cannot be read as asked, or nothing is left of it.
     """
-    dropped: Counter[str] = Counter()
+    unusable: Counter[str] = Counter()
     match source:
         case "youtube":
             videos, unusable = _list_youtube(workspace, channel or "", parameters)
         case "hub":
-            videos, unusable = list_hub(workspace, channel or ""), Counter()
+            videos = list_hub(workspace, channel or "")
         case _:
-            found, left_out = list_folder(_folder(source, channel))
-            videos, unusable = found, Counter(left_out)
+            videos, unusable = list_folder(_folder(source, channel))
     kept, more = keep_long_form(videos, parameters.min_duration_seconds)
     dropped = unusable + more
     if not kept:

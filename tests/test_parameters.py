@@ -57,6 +57,7 @@ def test_the_environment_sets_no_parameter(monkeypatch: pytest.MonkeyPatch) -> N
         ("--channel @a --training.epochs two", "--training.epochs: Input should be a valid int"),
         ("--channel @a --split.train 0.9", "--split: split.train + split.valid is 1.05"),
         ("--channel @a --split.method given", "split.method is `given`, but only source `hub`"),
+        ("--channel @a --evaluation.recall_at 5,10", "evaluation.recall_at is (5, 10); add 1"),
         ("--channel @a --publish.model_repo me", "--publish.model_repo: String should match"),
         ("--channel @a --training.epoch 2", "unrecognized arguments: --training.epoch"),
     ],

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,24 @@ def test_the_articles_own_way_runs(options: dict[str, Any]) -> None:
     assert metrics_of(run)["rows"] == {"train": 42, "valid": 9, "test": 9}
     assert sorted(str(e.title_neg) for e in examples) == sorted(e.title for e in examples)
     assert all(example.crop is None for example in examples)
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_clip_in_the_hubs_old_layout_is_trained_too(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """As sentence-transformers/clip-ViT-L-14 still is: everything in a folder 0_CLIPModel."""
+    layout = tmp_path / "old-layout"
+    shutil.copytree(options["model"], layout / "0_CLIPModel")
+    (layout / "0_CLIPModel" / "modules.json").unlink()
+    (layout / "0_CLIPModel" / "sentence_bert_config.json").unlink()
+    module = {"idx": 0, "name": "0", "path": "0_CLIPModel"}
+    module["type"] = "sentence_transformers.models.CLIPModel"
+    (layout / "modules.json").write_text(json.dumps([module]))
+    run = train(**{**options, "model": str(layout)})
+    assert len(metrics_of(run)["trainable_parameters"]["names"]) == 2
+    embedding = SentenceTransformer(run.model).encode("a title")
+    assert embedding.shape == SentenceTransformer(str(layout)).encode("a title").shape
 
 
 def test_a_wrong_fragment_fails_before_anything_is_fetched(

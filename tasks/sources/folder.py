@@ -9,6 +9,7 @@ image, optionally duration (ISO 8601 or seconds) and publishedAt. A yt-dlp folde
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +24,7 @@ MANIFESTS = ("manifest.json", "manifest.jsonl", "manifest.csv")
 PICTURES = (".jpg", ".jpeg", ".webp", ".png", ".gif")
 
 
-def list_folder(folder: Path) -> tuple[list[Video], dict[str, int]]:
+def list_folder(folder: Path) -> tuple[list[Video], Counter[str]]:
     """Read a folder's videos, in the order of the manifest or of the file names.
 
     Returns:
@@ -37,7 +38,7 @@ def list_folder(folder: Path) -> tuple[list[Video], dict[str, int]]:
         raise SourceError(f"channel: there is no folder {str(folder)!r}. Give an existing folder.")
     for name in MANIFESTS:
         if (folder / name).exists():
-            return _from_manifest(folder / name), {}
+            return _from_manifest(folder / name), Counter()
     if any(folder.glob("*.info.json")):
         return _from_yt_dlp(folder)
     raise SourceError(
@@ -152,9 +153,9 @@ def _date(value: Any, place: str) -> str | None:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _from_yt_dlp(folder: Path) -> tuple[list[Video], dict[str, int]]:
+def _from_yt_dlp(folder: Path) -> tuple[list[Video], Counter[str]]:
     videos: list[Video] = []
-    dropped: dict[str, int] = {}
+    dropped: Counter[str] = Counter()
     for file in sorted(folder.glob("*.info.json")):
         try:
             info = json.loads(file.read_text(encoding="utf-8"))
@@ -166,7 +167,7 @@ def _from_yt_dlp(folder: Path) -> tuple[list[Video], dict[str, int]]:
             continue  # the channel's or playlist's own description
         state = {"is_live": "live now", "is_upcoming": "upcoming"}.get(info.get("live_status", ""))
         if state:
-            dropped[state] = dropped.get(state, 0) + 1
+            dropped[state] += 1
         else:
             videos.append(_yt_dlp_video(file, info))
     return videos, dropped

@@ -1,6 +1,6 @@
 """Source `youtube`: a channel's videos from the YouTube Data API v3.
 
-https://developers.google.com/youtube/v3/docs. A channel of 121 videos costs 8 quota units by its
+https://developers.google.com/youtube/v3/docs. A channel of 121 videos costs 7 quota units by its
 uploads playlist (1 for the channel, then 1 for every 50 videos, twice), and 421 the article's way.
 """
 
