@@ -5,6 +5,7 @@ writes go to a temporary file that is then renamed, so a killed run leaves no ha
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -45,15 +46,22 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def replace_folder(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place; what stood there before is removed."""
+    """Put a finished folder in its place; what stood there before is removed.
+
+    Of two runs that do so at once, each finds the place empty or clears it; the last one stays.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
+    while True:
+        try:
+            folder.replace(target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
         old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        target.replace(old)
-        folder.replace(target)
-        shutil.rmtree(old)
-    else:
-        folder.replace(target)
+        with contextlib.suppress(FileNotFoundError):
+            target.replace(old)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 class Table(BaseModel):
