@@ -109,7 +109,7 @@ def rank_candidates(
         similarities = queries[start : start + BLOCK] @ candidates.T
         relevant = query_text[start : start + BLOCK, None] == candidate_text[None, :]
         best = np.where(relevant, similarities, -np.inf).max(axis=1)
-        ahead = (~relevant & (similarities >= best[:, None])).sum(axis=1)
+        ahead = (~relevant & ~(similarities < best[:, None])).sum(axis=1)  # NaN counts as ahead
         parts.append((1 + ahead, best, similarities.argmax(axis=1), similarities.max(axis=1)))
     rank, similarity, top, top_similarity = (
         np.concatenate(part) for part in zip(*parts, strict=True)
@@ -190,14 +190,24 @@ def embed_titles(
     return _encode(model, distinct, batch_size)[[place[title] for title in titles]]
 
 
+class NotFiniteError(ValueError):
+    """A model embeds something as NaN or infinity: it is broken, and no measure of it holds."""
+
+
 def _encode(model: SentenceTransformer, inputs: list, batch_size: int) -> Embeddings:
-    return model.encode(
+    vectors = model.encode(
         inputs,
         batch_size=batch_size,
         normalize_embeddings=True,
         convert_to_numpy=True,
         show_progress_bar=False,
     ).astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise NotFiniteError(
+            "The model's embeddings are not finite. If it is being fine-tuned, the training has "
+            "diverged: lower training.learning_rate."
+        )
+    return vectors
 
 
 class RecallEvaluator(BaseEvaluator):
@@ -292,7 +302,7 @@ class RecallEvaluator(BaseEvaluator):
     name="evaluate",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def evaluate(
     workspace: Workspace,

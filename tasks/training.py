@@ -213,7 +213,7 @@ def _history(log: Sequence[dict[str, float]]) -> list[LossPoint]:
     name="train",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1, ignore=["evaluation"]),
+    cache_key_fn=content_key(version=2, ignore=["evaluation"]),
 )
 def train_model(
     workspace: Workspace,

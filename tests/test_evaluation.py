@@ -52,6 +52,11 @@ def test_a_model_that_embeds_everything_alike_earns_nothing() -> None:
     assert rank_candidates(alike, alike, np.arange(8), np.arange(8)).rank.tolist() == [8] * 8
 
 
+def test_a_model_whose_embeddings_are_not_numbers_ranks_last_not_first() -> None:
+    broken = np.full((8, 4), np.nan, np.float32)
+    assert rank_candidates(broken, broken, np.arange(8), np.arange(8)).rank.tolist() == [8] * 8
+
+
 def test_metrics_of_known_ranks() -> None:
     metrics = ranking_metrics(np.array([1, 2, 4, 10]), [1, 5, 10], "text-to-image_")
     assert metrics == {

@@ -9,7 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from sample import MODEL
-from tasks.evaluation import RecallEvaluator, embed_titles
+from tasks.evaluation import NotFiniteError, RecallEvaluator, embed_titles
 from tasks.freezing import freeze
 from tasks.negatives import pair_titles
 from tasks.parameters import (
@@ -110,6 +110,18 @@ def test_the_epoch_of_the_best_validation_mrr_is_kept(shared: tuple[Workspace, S
 
 def test_the_last_epoch_is_kept_when_asked(shared: tuple[Workspace, Splits]) -> None:
     assert run(shared, epochs=2, keep_best_epoch=False)[2] == 2
+
+
+def test_a_model_that_has_diverged_is_an_error_and_not_a_perfect_score(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    model = SentenceTransformer(str(MODEL))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "projection" in name:
+                parameter.fill_(float("nan"))
+    with pytest.raises(NotFiniteError, match=r"lower training\.learning_rate"):
+        recall_at_1(shared, model, "test")
 
 
 def test_the_history_has_every_step_and_a_validation_each_epoch(

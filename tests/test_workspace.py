@@ -43,6 +43,13 @@ def test_a_damaged_table_is_known_and_written_again(workspace: Workspace) -> Non
     assert workspace.write_table("rows", ROWS).is_whole(workspace)
 
 
+def test_a_stored_file_may_be_read_by_whom_the_umask_lets(workspace: Workspace) -> None:
+    table = workspace.write_table("rows", ROWS)
+    plain = workspace.root / "plain"
+    plain.touch()
+    assert (workspace.root / table.path).stat().st_mode == plain.stat().st_mode
+
+
 def test_runs_that_open_a_workspace_at_once_agree_on_its_identity(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         opened = list(pool.map(Workspace.open, [tmp_path / "w"] * 64))
