@@ -1,18 +1,27 @@
-"""What a run shows in the Prefect UI: tables, the loss curve and the sheet of misses.
+"""What a run shows in the Prefect UI: tables, the training curves and the worst misses.
 
-Posted by every run, also by one that took all its results from the cache.
+Posted by every run, also by one that took all its results from the cache. Pictures are `data:`
+addresses inside markdown, which the UI shows as they are (tried with 3.8.8, up to 2.4 MB). An image
+artifact shows one too, but prints its whole address below.
 """
 
+import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from tasks.evaluation import Evaluation
+from tasks.figures import misses_heading
+from tasks.freezing import TrainableParameters
 from tasks.parameters import TrainParameters
-from tasks.report import FunnelStage, Report, compare, data_uri
+from tasks.report import FunnelStage, Report, compare, data_uri, parameter_table
 from tasks.training import TrainedModel
 from tasks.workspace import Workspace
+
+NAMES_SHOWN = 8
 
 
 def post_artifacts(
@@ -24,73 +33,95 @@ def post_artifacts(
     fine_tuned: Evaluation,
     report: Report,
 ) -> None:
-    """Post the artifacts of a run; their keys keep a history over the runs."""
+    """Post the artifacts of a run, from inside its flow; their keys keep a history over the runs.
+
+    Args:
+        report: its files must still be in the workspace.
+    """
     folder = workspace.root / report.folder
     create_table_artifact(
         metrics_table(untouched, fine_tuned),
         key="metrics",
-        description=f"Of {untouched.model.name}. The whole report: {folder / 'report.html'}",
+        description=f"Of `{untouched.model.name}`. The whole report: `{folder / 'report.html'}`",
     )
     create_table_artifact(parameter_table(parameters), key="parameters")
-    create_table_artifact(
-        [
-            {
-                "stage": stage.name,
-                "in": stage.found,
-                "out": stage.kept,
-                "left out": ", ".join(f"{n} {reason}" for reason, n in stage.dropped.items()),
-            }
-            for stage in funnel
-        ],
-        key="data-funnel",
+    create_table_artifact(funnel_table(funnel), key="data-funnel")
+    create_table_artifact([trainable_row(trained.trainable)], key="trainable-parameters")
+    create_markdown_artifact(
+        _picture("Loss and validation MRR over the epochs", folder / "loss_curve.png"),
+        key="loss-curve",
     )
-    trainable = trained.trainable
-    create_table_artifact(
-        [
-            {
-                "total": f"{trainable.total:,}",
-                "trainable": f"{trainable.trainable:,}",
-                "share": f"{trainable.share:.2%}",
-                "names": ", ".join(trainable.names),
-            }
-        ],
-        key="trainable-parameters",
-    )
-    for key, name, title in (
-        ("loss-curve", "loss_curve.png", "Loss over the epochs"),
-        ("worst-misses", "misses.jpg", "Worst misses on the test split"),
-    ):
-        picture = data_uri((folder / name).read_bytes())
-        create_markdown_artifact(f"# {title}\n\n![{title}]({picture})", key=key)
+    create_markdown_artifact(misses_markdown(folder), key="worst-misses")
 
 
-def metrics_table(untouched: Evaluation, fine_tuned: Evaluation) -> list[dict[str, Any]]:
-    """One row per split and metric."""
+def metrics_table(untouched: Evaluation, fine_tuned: Evaluation) -> list[dict[str, str]]:
+    """One row per split and metric, test first; the UI shows the first columns at once."""
     return [
         {
             "split": row.split,
             "metric": row.metric,
             "chance": "" if row.chance is None else f"{row.chance:.3f}",
-            "untouched": round(row.untouched, 4),
-            "fine-tuned": round(row.fine_tuned, 4),
-            "95 %": _interval(row.fine_tuned_interval),
-            "change": round(row.fine_tuned - row.untouched, 4),
+            "untouched": f"{row.untouched:.3f}",
+            "fine-tuned": f"{row.fine_tuned:.3f}",
+            "change": f"{row.fine_tuned - row.untouched:+.3f}",
+            "untouched 95 %": _interval(row.untouched_interval),
+            "fine-tuned 95 %": _interval(row.fine_tuned_interval),
         }
         for row in compare(untouched, fine_tuned)
     ]
 
 
 def _interval(pair: tuple[float, float] | None) -> str:
-    return f"{pair[0]:.3f} to {pair[1]:.3f}" if pair else ""
+    return f"{pair[0]:.2f}–{pair[1]:.2f}" if pair else ""
 
 
-def parameter_table(parameters: TrainParameters) -> list[dict[str, str]]:
-    """One row per parameter, named as on the command line."""
-    rows = []
-    for name, value in parameters.model_dump(mode="json").items():
-        stage = value if isinstance(value, dict) else {"": value}
-        rows += [
-            {"parameter": f"{name}.{field}".rstrip("."), "value": str(setting)}
-            for field, setting in stage.items()
-        ]
-    return rows
+def funnel_table(funnel: Sequence[FunnelStage]) -> list[dict[str, Any]]:
+    """One row per stage: how many came in, how many were kept, and why the others went."""
+    return [
+        {
+            "stage": stage.name,
+            "found": stage.found,
+            "kept": stage.kept,
+            "left out": ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()),
+        }
+        for stage in funnel
+    ]
+
+
+def trainable_row(trainable: TrainableParameters) -> dict[str, str]:
+    """How much of the model was trained, and which parameters."""
+    more = len(trainable.names) - NAMES_SHOWN
+    return {
+        "total": f"{trainable.total:,}",
+        "trainable": f"{trainable.trainable:,}",
+        "share": f"{trainable.share:.2%}",
+        "names": ", ".join(trainable.names[:NAMES_SHOWN])
+        + (f" and {more} more" if more > 0 else ""),
+    }
+
+
+def misses_markdown(folder: Path) -> str:
+    """The sheet of a report's worst misses, and below it their titles in full, in any script."""
+    misses = json.loads((folder / "misses.json").read_bytes())
+    heading = misses_heading(misses[0]["split"] if misses else None)
+    if not misses:
+        return f"# {heading}"
+    rows = [
+        f"| {miss['rank']} | {escape(miss['title'])} | {miss['similarity']:.2f} "
+        f"| {escape(miss['chosen'])} | {miss['chosen_similarity']:.2f} |"
+        for miss in misses
+    ]
+    head = [
+        "| rank | its title | cosine | the model chose | cosine |",
+        "| ---: | --- " * 2 + "| ---: |",
+    ]
+    return "\n".join([_picture(heading, folder / "misses.jpg"), "", *head, *rows])
+
+
+def escape(title: str) -> str:
+    """A title as markdown that shows it letter by letter, on one line, also in a table."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(title.split()))
+
+
+def _picture(heading: str, file: Path) -> str:
+    return f"# {heading}\n\n![{heading}]({data_uri(file.read_bytes())})"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 from prefect import task
@@ -13,7 +12,7 @@ from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.report import Comparison, FunnelStage, Report, compare
 from tasks.training import TrainedModel
-from tasks.workspace import Workspace, write_atomically
+from tasks.workspace import Workspace
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -139,19 +138,14 @@ def dataset_card(
 
 
 class Cards(Report):
-    """Where the cards lie: README.md in the model's folder, dataset/README.md beside it."""
-
-    def is_whole(self, workspace: Workspace) -> bool:
-        """Whether both are still there."""
-        folder = workspace.root / self.folder
-        return all((folder / name / "README.md").exists() for name in ("model", "dataset"))
+    """The cards: model/README.md and dataset/README.md."""
 
 
 @task(
     name="write-cards",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=3),
 )
 def write_cards(
     workspace: Workspace,
@@ -163,9 +157,9 @@ def write_cards(
 ) -> Cards:
     """Write the model card into the model's folder and the dataset card beside it."""
     folder = Path(trained.model.path).parent
-    rows: dict[str, Any] = {name: split.rows for name, split in untouched.splits.items()}
-    card = model_card(parameters, funnel, trained, untouched, fine_tuned)
-    write_atomically(folder / "model" / "README.md", card.encode())
-    card = dataset_card(parameters, funnel, rows)
-    write_atomically(folder / "dataset" / "README.md", card.encode())
-    return Cards(folder=str(folder.relative_to(workspace.root)))
+    rows = {name: split.rows for name, split in untouched.splits.items()}
+    cards = {
+        "model/README.md": model_card(parameters, funnel, trained, untouched, fine_tuned).encode(),
+        "dataset/README.md": dataset_card(parameters, funnel, rows).encode(),
+    }
+    return Cards.write(workspace, folder, cards)

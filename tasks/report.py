@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from prefect import task
@@ -13,11 +13,26 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.caching import content_key
 from tasks.evaluation import Evaluation, Prediction, article_key
-from tasks.figures import loss_curve, miss_sheet, thumbnail_jpeg, worst_misses
+from tasks.figures import (
+    Miss,
+    loss_curve,
+    miss_sheet,
+    misses_heading,
+    thumbnail_jpeg,
+    worst_misses,
+)
 from tasks.parameters import SPLITS, TrainParameters
 from tasks.thumbnails import Example
 from tasks.training import TrainedModel
-from tasks.workspace import Table, Workspace, write_atomically
+from tasks.workspace import Table, Workspace, fingerprint, write_atomically
+
+HEADLINE = {
+    "Recall@1": "Thumbnail finds its title",
+    "text-to-image_Recall@1": "Title finds its thumbnail",
+    "MRR": "Mean reciprocal rank",
+    "cosine_accuracy": "Beats its negative title",
+}
+"""The metrics that a report begins with, in words."""
 
 
 class FunnelStage(BaseModel):
@@ -53,16 +68,35 @@ class Comparison(BaseModel):
 
 
 class Report(BaseModel):
-    """The files of a report, relative to the workspace."""
+    """The files of a report, beside the model.
+
+    Runs that train alike but measure otherwise share the folder; the fingerprints tell whose
+    report lies there.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     folder: str
+    """Relative to the workspace."""
+    files: dict[str, str]
+    """Name → fingerprint of the content."""
+
+    @classmethod
+    def write(cls, workspace: Workspace, folder: Path, contents: dict[str, bytes]) -> Self:
+        """Write the files, each at once as a whole."""
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
+        return cls(
+            folder=folder.relative_to(workspace.root).as_posix(),
+            files={name: fingerprint(content) for name, content in contents.items()},
+        )
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether all its files are still there."""
-        names = ("metrics.json", "parameters.json", "report.html", "loss_curve.png", "misses.jpg")
-        return all((workspace.root / self.folder / name).exists() for name in names)
+        """Whether all its files are still there, unchanged."""
+        paths = {workspace.root / self.folder / name: mark for name, mark in self.files.items()}
+        return all(
+            path.exists() and fingerprint(path.read_bytes()) == mark for path, mark in paths.items()
+        )
 
 
 def compare(untouched: Evaluation, fine_tuned: Evaluation) -> list[Comparison]:
@@ -102,6 +136,7 @@ def metrics_json(
         }
 
     return {
+        "models": {"untouched": untouched.model.name, "fine_tuned": fine_tuned.model.name},
         "rows": {split: of_split.rows for split, of_split in untouched.splits.items()},
         "chance": flat(untouched, "chance"),
         "untouched": flat(untouched, "metrics"),
@@ -118,14 +153,77 @@ def metrics_json(
     }
 
 
-def report_html(workspace: Workspace, **facts: Any) -> str:
+def misses_json(misses: Sequence[Miss]) -> list[dict[str, Any]]:
+    """The misses in words: what was asked, what was chosen, and how near either was (cosine)."""
+    return [
+        {
+            "split": prediction.split,
+            "video_id": prediction.video_id,
+            "title": example.title,
+            "rank": prediction.rank,
+            "similarity": prediction.similarity,
+            "chosen": prediction.top_title,
+            "chosen_similarity": prediction.top_similarity,
+        }
+        for example, prediction in misses
+    ]
+
+
+def parameter_table(parameters: TrainParameters) -> list[dict[str, str]]:
+    """One row per parameter, named as on the command line."""
+    rows = []
+    for name, value in parameters.model_dump(mode="json").items():
+        stage = value if isinstance(value, dict) else {"": value}
+        rows += [
+            {"parameter": f"{name}.{field}".rstrip("."), "value": _in_words(setting)}
+            for field, setting in stage.items()
+        ]
+    return rows
+
+
+def _in_words(setting: Any) -> str:
+    if isinstance(setting, list):
+        return ", ".join(map(str, setting)) or "none"
+    return "none" if setting is None else str(setting)
+
+
+def report_html(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    funnel: Sequence[FunnelStage],
+    trained: TrainedModel,
+    untouched: Evaluation,
+    fine_tuned: Evaluation,
+    misses: Sequence[Miss],
+    curve: bytes,
+) -> str:
     """The report as one page that needs no other file; titles are escaped."""
     environment = Environment(
-        loader=PackageLoader("tasks"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("tasks"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters["data_uri"] = data_uri
+    comparisons = compare(untouched, fine_tuned)
+    on_test = {row.metric: row for row in comparisons if row.split == "test"}
     return environment.get_template("report.html.jinja").render(
-        **facts, thumbnail=lambda example: thumbnail_jpeg(workspace, example)
+        channel=(parameters.channel or "the sample channel").rstrip("/").rpartition("/")[2],
+        base=untouched.model.name,
+        trained=trained,
+        epochs=parameters.training.epochs,
+        headline=[on_test[metric] for metric in HEADLINE if metric in on_test],
+        labels=HEADLINE,
+        splits={split: [row for row in comparisons if row.split == split] for split in SPLITS},
+        funnel=funnel,
+        heading=misses_heading(misses[0].prediction.split if misses else None),
+        misses=[(miss, data_uri(thumbnail_jpeg(workspace, miss.example))) for miss in misses],
+        curve=data_uri(curve),
+        parameters=[
+            {"stage": stage, "name": name, "value": row["value"]}
+            for row in parameter_table(parameters)
+            for stage, _, name in [row["parameter"].rpartition(".")]
+        ],
     )
 
 
@@ -139,7 +237,7 @@ def data_uri(picture: bytes) -> str:
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=3),
 )
 def write_report(
     workspace: Workspace,
@@ -150,32 +248,22 @@ def write_report(
     untouched: Evaluation,
     fine_tuned: Evaluation,
 ) -> Report:
-    """Write metrics.json, parameters.json, report.html and its pictures beside the model."""
+    """Write the figures, the pictures and the page that shows them beside the model."""
     folder = Path(trained.model.path).parent
     misses = worst_misses(
         workspace.read_table(examples, Example),
         workspace.read_table(fine_tuned.predictions, Prediction),
     )
     curve = loss_curve(trained.history, trained.best_epoch)
-    page = report_html(
-        workspace,
-        parameters=parameters,
-        funnel=funnel,
-        comparisons=compare(untouched, fine_tuned),
-        trained=trained,
-        base=untouched.model.name,
-        misses=misses,
-        curve=curve,
-    )
     metrics = metrics_json(trained, untouched, fine_tuned, funnel)
+    page = report_html(workspace, parameters, funnel, trained, untouched, fine_tuned, misses, curve)
     contents = {
-        "metrics.json": json.dumps(metrics, indent=1).encode(),
+        "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
         "parameters.json": parameters.model_dump_json(indent=1).encode(),
+        "misses.json": json.dumps(misses_json(misses), indent=1, ensure_ascii=False).encode(),
         "loss_curve.png": curve,
         "misses.jpg": miss_sheet(workspace, misses),
         "report.html": page.encode(),
     }
-    for name, content in contents.items():
-        write_atomically(folder / name, content)
     get_run_logger().info("Report: %s", folder / "report.html")
-    return Report(folder=str(folder.relative_to(workspace.root)))
+    return Report.write(workspace, folder, contents)
