@@ -17,6 +17,7 @@ from tasks.artifacts import post_artifacts
 from tasks.caching import Stages
 from tasks.cards import write_cards
 from tasks.evaluation import evaluate
+from tasks.features import encode_features
 from tasks.freezing import count_trainable
 from tasks.models import ModelReference, resolve
 from tasks.negatives import mine_negatives
@@ -79,12 +80,15 @@ def train(parameters: TrainParameters) -> TrainRun:
     bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
     examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
 
+    fragments = parameters.training.trainable
+    stages.run(encode_features, workspace, model, examples, fragments)
+
     seed, measures = parameters.seed, parameters.evaluation
     trained = stages.run(
         train_model, workspace, model, examples, parameters.training, measures, seed
     )
-    untouched = stages.run(evaluate, workspace, model, examples, measures, seed)
-    fine_tuned = stages.run(evaluate, workspace, trained.model, examples, measures, seed)
+    untouched = stages.run(evaluate, workspace, model, examples, fragments, measures, seed)
+    fine_tuned = stages.run(evaluate, workspace, trained.model, examples, fragments, measures, seed)
 
     funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written

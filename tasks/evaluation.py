@@ -13,9 +13,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from tasks.caching import content_key
+from tasks.features import head_of, image_key, reads_features, title_key
+from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, EvaluationParameters
 from tasks.thumbnails import Example, load_image
+from tasks.towers import plan_of
 from tasks.workspace import Table, Workspace
 
 if TYPE_CHECKING:
@@ -265,12 +268,18 @@ class RecallEvaluator(BaseEvaluator):
         return evaluation, self._predictions(rankings[""])
 
     def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], dict[str, Ranking]]:
-        images = embed_images(
-            model, len(self.examples), lambda row: load_image(self.workspace, self.examples[row])
-        )
         negatives = [example.title_neg for example in self.examples if example.title_neg]
         titles = [example.title for example in self.examples]
-        vectors = embed_titles(model, titles + negatives)
+        if reads_features(model):
+            images = _encode(model, [image_key(example) for example in self.examples], 1024)
+            vectors = _encode(model, [title_key(title) for title in titles + negatives], 1024)
+        else:
+            images = embed_images(
+                model,
+                len(self.examples),
+                lambda row: load_image(self.workspace, self.examples[row]),
+            )
+            vectors = embed_titles(model, titles + negatives)
         titles_, negatives_ = vectors[: len(titles)], vectors[len(titles) :]
         rankings = {
             "": rank_candidates(images, titles_, self.texts, self.texts),
@@ -302,24 +311,32 @@ class RecallEvaluator(BaseEvaluator):
     name="evaluate",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=3),
 )
 def evaluate(
     workspace: Workspace,
     model: ModelReference,
     examples: Table,
+    fragments: Sequence[str],
     parameters: EvaluationParameters,
     seed: int,
 ) -> Evaluation:
-    """Measure one model on every split of a table of `Example`."""
+    """Measure one model on every split of a table of `Example`.
+
+    Args:
+        fragments: of the names of the parameters that were or will be trained; what is frozen
+            has its features stored.
+    """
     loaded = load_model(model)
+    freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
+    reader, _ = head_of(workspace, loaded, rows, plan_of(loaded))
     splits: dict[str, SplitEvaluation] = {}
     predictions: list[Prediction] = []
     for split in SPLITS:
         of_split = [row for row in rows if row.split == split]
         evaluator = RecallEvaluator(workspace, of_split, split, parameters, seed)
-        splits[split], answers = evaluator.evaluate(loaded)
+        splits[split], answers = evaluator.evaluate(reader)
         predictions += answers
         metrics = ", ".join(
             f"{k} {v:.3f}" for k, v in splits[split].metrics.items() if "-" not in k

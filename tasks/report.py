@@ -147,6 +147,7 @@ def metrics_json(
             **trained.trainable.model_dump(),
             "share": trained.trainable.share,
         },
+        "trained_on": trained.trained_on,
         "best_epoch": trained.best_epoch,
         "training_seconds": round(trained.seconds, 1),
         "data_funnel": [stage.model_dump() for stage in funnel],

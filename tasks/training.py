@@ -24,10 +24,12 @@ from transformers import ProgressCallback, TrainerCallback
 
 from tasks.caching import content_key
 from tasks.evaluation import RecallEvaluator, article_key
+from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import TrainableParameters, freeze
 from tasks.models import ModelReference, load_model, resolve_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example, load_image
+from tasks.towers import plan_of
 from tasks.workspace import Table, Workspace, fingerprint, replace_folder
 
 VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
@@ -52,6 +54,8 @@ class TrainedModel(BaseModel):
     model: ModelReference
     fingerprint: str
     trainable: TrainableParameters
+    trained_on: str
+    """Stored features or the whole model, and why."""
     history: list[LossPoint]
     best_epoch: float
     """The epoch whose weights were kept."""
@@ -82,6 +86,17 @@ def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Datas
         return {**batch, "anchor": images}
 
     return Dataset.from_dict(columns).with_transform(decode)
+
+
+def feature_dataset(examples: Sequence[Example]) -> Dataset:
+    """The same columns, of the keys of stored features."""
+    columns = {
+        "anchor": [image_key(example) for example in examples],
+        "positive": [title_key(example.title) for example in examples],
+    }
+    if all(example.title_neg for example in examples):
+        columns["negative"] = [title_key(example.title_neg or "") for example in examples]
+    return Dataset.from_dict(columns)
 
 
 def no_duplicates_sampler(dataset: Dataset, **options: Any) -> NoDuplicatesBatchSampler:
@@ -154,10 +169,17 @@ def fine_tune(
 ) -> tuple[list[LossPoint], float]:
     """Train the unfrozen parameters of the model in place (the article, section 7).
 
+    Args:
+        model: a whole CLIP, or its head on stored features.
+
     Returns:
         The history of the losses, and the epoch whose weights the model has now.
     """
     best = BestEpoch(logger)
+
+    def dataset(rows: Sequence[Example]) -> Dataset:
+        return feature_dataset(rows) if reads_features(model) else training_dataset(workspace, rows)
+
     model.model_card_data.generate_widget_examples = False  # we write the card ourselves
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SentenceTransformerTrainer(
@@ -177,8 +199,8 @@ def fine_tune(
                 report_to=list(parameters.report_to),
                 dataloader_pin_memory=torch.cuda.is_available(),
             ),
-            train_dataset=training_dataset(workspace, train),
-            eval_dataset=training_dataset(workspace, valid),
+            train_dataset=dataset(train),
+            eval_dataset=dataset(valid),
             loss=MultipleNegativesRankingLoss(model, scale=parameters.scale),
             evaluator=RecallEvaluator(workspace, valid, "valid", evaluation, seed),
             callbacks=[best],
@@ -213,7 +235,7 @@ def _history(log: Sequence[dict[str, float]]) -> list[LossPoint]:
     name="train",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2, ignore=["evaluation"]),
+    cache_key_fn=content_key(version=3, ignore=["evaluation"]),
 )
 def train_model(
     workspace: Workspace,
@@ -229,8 +251,9 @@ def train_model(
     rows = workspace.read_table(examples, Example)
     splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
     started = time.monotonic()
+    head, encoded = head_of(workspace, loaded, rows, plan_of(loaded))
     history, best_epoch = fine_tune(
-        loaded,
+        head,
         workspace,
         splits["train"],
         splits["valid"],
@@ -248,6 +271,7 @@ def train_model(
         model=saved.model_copy(update={"name": f"{model.name} (fine-tuned)"}),
         fingerprint=saved.fingerprint,
         trainable=trainable,
+        trained_on=encoded.plan.why,
         history=history,
         best_epoch=best_epoch,
         seconds=seconds,

@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict
 Row = TypeVar("Row", bound=BaseModel)
 
 
-def fingerprint(*parts: str | bytes) -> str:
+def fingerprint(*parts: str | bytes | memoryview) -> str:
     """SHA-256 of the parts, in hex; each part's length counts, so ("ab",) ≠ ("a", "b")."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "big"))
+        data = memoryview(part.encode() if isinstance(part, str) else part)
+        digest.update(data.nbytes.to_bytes(8, "big"))
         digest.update(data)
     return digest.hexdigest()
 

@@ -77,6 +77,7 @@ def trained(folder: Path) -> TrainedModel:
             trainable=1_376_256,
             names=["0.model.visual_projection.weight", "0.model.text_projection.weight"],
         ),
+        trained_on="the frozen towers’ outputs, run once and stored",
         history=[],
         best_epoch=2.0,
         seconds=6.3,

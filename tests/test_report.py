@@ -103,6 +103,7 @@ def trained(folder: Path = Path("/models")) -> TrainedModel:
         model=ModelReference(name="m", path=str(folder / "model"), fingerprint="f"),
         fingerprint="f",
         trainable=TrainableParameters(total=1000, trainable=10, names=["projection.weight"]),
+        trained_on="the frozen towers’ outputs, run once and stored",
         history=HISTORY,
         best_epoch=2,
         seconds=3,

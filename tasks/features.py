@@ -1,0 +1,233 @@
+"""Step: run the frozen towers, once for each picture and title, and keep what comes out.
+
+A feature belongs to the frozen weights, the preprocessing and the content, so the untouched model,
+the fine-tuned one and every later training share it.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import torch
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from tqdm import tqdm
+
+from tasks.caching import content_key
+from tasks.freezing import freeze
+from tasks.models import ModelReference, load_model
+from tasks.thumbnails import Example, load_image
+from tasks.towers import KINDS, Head, Kind, Plan, Trunk, bytes_of, plan_of
+from tasks.workspace import Table, Workspace, fingerprint, write_atomically
+
+BATCH = 32  # inputs that pass through a tower together
+AHEAD = 2  # batches decoded while the tower runs
+ROWS_PER_FILE = 128  # what a killed run may lose
+
+
+def image_key(example: Example) -> str:
+    """What a picture's feature is found by: the hash that its file is named by, and the crop."""
+    crop = ",".join(map(str, example.crop)) if example.crop else "whole"
+    return f"{PurePosixPath(example.image).stem} {crop}"
+
+
+def title_key(title: str) -> str:
+    """What a title's feature is found by; no picture's key begins so."""
+    return f"title {title}"
+
+
+class FeatureStore:
+    """The features of one trunk: safetensors files that are added to and never changed.
+
+    Each file is written at once as a whole under a name of its own, so two runs and a killed run
+    leave no half of one. A file that does not match its checksum is removed, and its features are
+    made again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def read(self, keys: Sequence[str]) -> dict[str, Tensor]:
+        """Those of the asked features that are there, as (tokens, width)."""
+        wanted, found = set(keys), dict[str, Tensor]()
+        for file in sorted(self.folder.glob("*.safetensors")):
+            if wanted <= found.keys():
+                break
+            try:
+                content = _read_file(file, wanted - found.keys())
+            except (SafetensorError, ValueError, KeyError, TypeError):
+                file.unlink(missing_ok=True)
+            except FileNotFoundError:  # another run found it damaged
+                pass
+            else:
+                found |= content
+        return found
+
+    def write(self, features: dict[str, Tensor]) -> None:
+        """Keep features; they are on disk when this returns."""
+        names = json.dumps(list(features))
+        tensors = {
+            "hidden": torch.cat([matrix.cpu() for matrix in features.values()]).contiguous(),
+            "ends": torch.tensor([len(matrix) for matrix in features.values()]).cumsum(0),
+        }
+        metadata = {"keys": names, "checksum": _checksum(names, tensors)}
+        file = self.folder / f"{fingerprint(names)[:32]}.safetensors"
+        write_atomically(file, to_bytes(tensors, metadata=metadata))
+
+
+def _checksum(names: str, tensors: dict[str, Tensor]) -> str:
+    return fingerprint(names, *(bytes_of(tensors[name]) for name in ("hidden", "ends")))
+
+
+def _read_file(file: Path, wanted: set[str]) -> dict[str, Tensor]:
+    """The wanted features of one file; views into the mapped file, not copies.
+
+    Raises:
+        SafetensorError, ValueError, KeyError, TypeError: the file is damaged.
+    """
+    with safe_open(file, framework="pt") as stored:
+        metadata = stored.metadata()
+        keys = json.loads(metadata["keys"])
+        if wanted.isdisjoint(keys):
+            return {}
+        tensors = {name: stored.get_tensor(name) for name in ("hidden", "ends")}
+    if _checksum(metadata["keys"], tensors) != metadata["checksum"]:
+        raise ValueError("checksum")
+    starts = [0, *tensors["ends"].tolist()]
+    rows = zip(keys, starts, starts[1:], strict=False)
+    return {key: tensors["hidden"][a:b] for key, a, b in rows if key in wanted}
+
+
+def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """Run a frozen tower on what is not stored yet, and store it.
+
+    Args:
+        inputs: key → title, or a function that decodes the picture.
+    """
+    keys = list(inputs)
+    if trunk.kind == "text":  # titles of like length together: less padding
+        keys.sort(key=lambda key: len(inputs[key]))
+    batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
+    encoded: dict[str, Tensor] = {}
+    unsaved: dict[str, Tensor] = {}
+    with tqdm(total=len(keys), desc=f"Encoding {trunk.kind}s", disable=not keys) as progress:
+        for batch, ready in _prepared(trunk, batches, inputs):
+            unsaved |= zip(batch, trunk.run(ready), strict=True)
+            progress.update(len(batch))
+            if len(unsaved) >= ROWS_PER_FILE or batch is batches[-1]:
+                store.write(unsaved)
+                encoded |= {key: matrix.cpu().clone() for key, matrix in unsaved.items()}
+                unsaved = {}
+    return encoded
+
+
+def _prepared(
+    trunk: Trunk, batches: Sequence[list[str]], inputs: dict[str, Any]
+) -> Iterator[tuple[list[str], dict[str, Any]]]:
+    """Batches ready for the tower; the next ones are decoded in threads meanwhile."""
+
+    def prepare(batch: list[str]) -> dict[str, Any]:
+        values = [inputs[key] for key in batch]
+        return trunk.prepare([value() if callable(value) else value for value in values])
+
+    with ThreadPoolExecutor(AHEAD) as pool:
+        waiting = [pool.submit(prepare, batch) for batch in batches[:AHEAD]]
+        for number, batch in enumerate(batches):
+            ready = waiting.pop(0).result()
+            if number + AHEAD < len(batches):
+                waiting.append(pool.submit(prepare, batches[number + AHEAD]))
+            yield batch, ready
+
+
+class Encoded(BaseModel):
+    """What the towers had to do."""
+
+    model_config = ConfigDict(frozen=True)
+
+    plan: Plan
+    encoded: dict[Kind, int]
+    """Features that were made now."""
+    reused: dict[Kind, int]
+    """Features that were stored."""
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Always: whoever reads a feature makes it again if it is gone."""
+        return True
+
+
+def head_of(
+    workspace: Workspace, model: SentenceTransformer, examples: Sequence[Example], plan: Plan
+) -> tuple[SentenceTransformer, Encoded]:
+    """The trainable end of a model on stored features, or the model itself if it trains whole.
+
+    The head shares its parameters with the model. What is not stored is encoded.
+    """
+    counts: dict[str, dict[Kind, int]] = {"encoded": {}, "reused": {}}
+    if plan.depths is None:
+        return model, Encoded(plan=plan, encoded={}, reused={})
+    features: dict[Kind, dict[str, Tensor]] = {}
+    was_training = model.training
+    model.eval()
+    for kind in KINDS:
+        trunk = Trunk(model, kind, plan.depths[kind])
+        store = FeatureStore(workspace.root / "features" / trunk.fingerprint)
+        inputs = _pictures(workspace, examples) if kind == "image" else _titles(examples)
+        stored = store.read(list(inputs))
+        missing = {key: value for key, value in inputs.items() if key not in stored}
+        features[kind] = stored | encode(trunk, store, missing)
+        counts["encoded"][kind], counts["reused"][kind] = len(missing), len(stored)
+    model.train(was_training)
+    clip: Any = model[0]
+    head = SentenceTransformer(
+        modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
+    )
+    return head, Encoded(plan=plan, encoded=counts["encoded"], reused=counts["reused"])
+
+
+def _pictures(workspace: Workspace, examples: Sequence[Example]) -> dict[str, Any]:
+    return {
+        image_key(example): (lambda example=example: load_image(workspace, example))
+        for example in examples
+    }
+
+
+def _titles(examples: Sequence[Example]) -> dict[str, Any]:
+    titles = [title for example in examples for title in (example.title, example.title_neg)]
+    return {title_key(title): title for title in titles if title is not None}
+
+
+def reads_features(model: SentenceTransformer) -> bool:
+    """Whether a model is fed with keys of features rather than with pictures and titles."""
+    return isinstance(model[0], Head)
+
+
+@task(
+    name="encode-features",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1),
+)
+def encode_features(
+    workspace: Workspace, model: ModelReference, examples: Table, fragments: Sequence[str]
+) -> Encoded:
+    """Encode all pictures and titles of a table of `Example` that are not stored yet."""
+    loaded = load_model(model)
+    freeze(loaded, fragments)
+    rows = workspace.read_table(examples, Example)
+    _, encoded = head_of(workspace, loaded, rows, plan_of(loaded))
+    get_run_logger().info("Training on %s", encoded.plan.why)
+    for kind in encoded.encoded:
+        get_run_logger().info(
+            "Features of %ss: %d encoded, %d from the store",
+            kind,
+            encoded.encoded[kind],
+            encoded.reused[kind],
+        )
+    return encoded
