@@ -18,7 +18,6 @@ from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, EvaluationParameters
 from tasks.thumbnails import Example, load_image
-from tasks.towers import plan_of
 from tasks.workspace import Table, Workspace
 
 if TYPE_CHECKING:
@@ -330,7 +329,7 @@ def evaluate(
     loaded = load_model(model)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
-    reader, _ = head_of(workspace, loaded, rows, plan_of(loaded))
+    reader, _ = head_of(workspace, loaded, rows)
     splits: dict[str, SplitEvaluation] = {}
     predictions: list[Prediction] = []
     for split in SPLITS:

@@ -163,16 +163,18 @@ class Encoded(BaseModel):
 
 
 def head_of(
-    workspace: Workspace, model: SentenceTransformer, examples: Sequence[Example], plan: Plan
+    workspace: Workspace, model: SentenceTransformer, examples: Sequence[Example]
 ) -> tuple[SentenceTransformer, Encoded]:
     """The trainable end of a model on stored features, or the model itself if it trains whole.
 
     The head shares its parameters with the model. What is not stored is encoded.
     """
-    counts: dict[str, dict[Kind, int]] = {"encoded": {}, "reused": {}}
+    plan = plan_of(model)
     if plan.depths is None:
         return model, Encoded(plan=plan, encoded={}, reused={})
     features: dict[Kind, dict[str, Tensor]] = {}
+    encoded: dict[Kind, int] = {}
+    reused: dict[Kind, int] = {}
     was_training = model.training
     model.eval()
     for kind in KINDS:
@@ -182,13 +184,13 @@ def head_of(
         stored = store.read(list(inputs))
         missing = {key: value for key, value in inputs.items() if key not in stored}
         features[kind] = stored | encode(trunk, store, missing)
-        counts["encoded"][kind], counts["reused"][kind] = len(missing), len(stored)
+        encoded[kind], reused[kind] = len(missing), len(stored)
     model.train(was_training)
     clip: Any = model[0]
     head = SentenceTransformer(
         modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
     )
-    return head, Encoded(plan=plan, encoded=counts["encoded"], reused=counts["reused"])
+    return head, Encoded(plan=plan, encoded=encoded, reused=reused)
 
 
 def _pictures(workspace: Workspace, examples: Sequence[Example]) -> dict[str, Any]:
@@ -221,7 +223,7 @@ def encode_features(
     loaded = load_model(model)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
-    _, encoded = head_of(workspace, loaded, rows, plan_of(loaded))
+    _, encoded = head_of(workspace, loaded, rows)
     get_run_logger().info("Training on %s", encoded.plan.why)
     for kind in encoded.encoded:
         get_run_logger().info(

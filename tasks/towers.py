@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTextConfig
 from transformers.masking_utils import create_causal_mask
 
 from tasks.workspace import fingerprint
@@ -123,7 +123,7 @@ class Trunk:
                 hidden = layer(hidden, None)
             return list(hidden if self.keeps_sequence else hidden[:, :1])
         ids = ready["input_ids"].to(device)
-        hidden = run_causal(self.tower, self.layers, self.tower.embeddings(input_ids=ids))
+        hidden = run_causal(self.tower.config, self.layers, self.tower.embeddings(input_ids=ids))
         ends = end_of_text(ids, self.tower.eos_token_id)
         first = torch.zeros_like(ends) if self.keeps_sequence else ends
         return [rows[a : b + 1] for rows, a, b in zip(hidden, first, ends, strict=True)]
@@ -138,10 +138,10 @@ def end_of_text(ids: Tensor, eos_token_id: int) -> Tensor:
     return (ids if eos_token_id == 2 else (ids == eos_token_id).int()).argmax(dim=-1)
 
 
-def run_causal(tower: Any, layers: Iterable[nn.Module], hidden: Tensor) -> Tensor:
+def run_causal(config: CLIPTextConfig, layers: Iterable[nn.Module], hidden: Tensor) -> Tensor:
     """Encoder layers of the text tower; titles are padded on the right, where nothing looks."""
     mask = create_causal_mask(
-        config=tower.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
+        config=config, inputs_embeds=hidden, attention_mask=None, past_key_values=None
     )
     for layer in layers:
         hidden = layer(hidden, mask, is_causal=True)
@@ -195,15 +195,10 @@ class Head(InputModule):
             last = torch.tensor([len(row) - 1 for row in rows], device=device)
             hidden = pad_sequence(rows, batch_first=True).to(device)
             if len(self.text_layers):
-                hidden = run_causal(self, self.text_layers, hidden)
+                hidden = run_causal(self.text_config, self.text_layers, hidden)
             pooled = hidden[torch.arange(len(rows), device=device), last]
             embedding = self.text_projection(self.final_layer_norm(pooled))
         return {**features, "sentence_embedding": embedding}
-
-    @property
-    def config(self) -> Any:
-        """The text tower's, which its causal mask is made by."""
-        return self.text_config
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Only the whole CLIP is saved."""

@@ -4,7 +4,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ from tasks.freezing import TrainableParameters, freeze
 from tasks.models import ModelReference, load_model, resolve_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example, load_image
-from tasks.towers import plan_of
 from tasks.workspace import Table, Workspace, fingerprint, replace_folder
 
 VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
@@ -73,12 +72,7 @@ def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Datas
     MultipleNegativesRankingLoss reads the columns by position. Thumbnails are decoded when a batch
     is drawn, so memory holds one batch of them.
     """
-    columns = {
-        "anchor": [example.image for example in examples],
-        "positive": [example.title for example in examples],
-    }
-    if all(example.title_neg for example in examples):
-        columns["negative"] = [example.title_neg or "" for example in examples]
+    columns = _columns(examples, image=lambda example: example.image, title=str)
     by_image = {example.image: example for example in examples}
 
     def decode(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -90,13 +84,19 @@ def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Datas
 
 def feature_dataset(examples: Sequence[Example]) -> Dataset:
     """The same columns, of the keys of stored features."""
+    return Dataset.from_dict(_columns(examples, image=image_key, title=title_key))
+
+
+def _columns(
+    examples: Sequence[Example], image: Callable[[Example], str], title: Callable[[str], str]
+) -> dict[str, list[str]]:
     columns = {
-        "anchor": [image_key(example) for example in examples],
-        "positive": [title_key(example.title) for example in examples],
+        "anchor": [image(example) for example in examples],
+        "positive": [title(example.title) for example in examples],
     }
     if all(example.title_neg for example in examples):
-        columns["negative"] = [title_key(example.title_neg or "") for example in examples]
-    return Dataset.from_dict(columns)
+        columns["negative"] = [title(example.title_neg or "") for example in examples]
+    return columns
 
 
 def no_duplicates_sampler(dataset: Dataset, **options: Any) -> NoDuplicatesBatchSampler:
@@ -251,7 +251,7 @@ def train_model(
     rows = workspace.read_table(examples, Example)
     splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
     started = time.monotonic()
-    head, encoded = head_of(workspace, loaded, rows, plan_of(loaded))
+    head, encoded = head_of(workspace, loaded, rows)
     history, best_epoch = fine_tune(
         head,
         workspace,

@@ -49,7 +49,7 @@ def train(
     """The trained CLIP, and the metrics of what was trained."""
     model = SentenceTransformer(str(MODEL))
     freeze(model, fragments)
-    reader, _ = head_of(workspace, model, examples, plan_of(model)) if on_features else (model, 0)
+    reader, _ = head_of(workspace, model, examples) if on_features else (model, 0)
     settings = TrainingParameters(epochs=epochs, batch_size=8)
     train, valid = examples[:30], examples[30:]
     fine_tune(reader, workspace, train, valid, settings, MEASURES, 42, LOGGER)
@@ -93,7 +93,7 @@ def encode(workspace: Workspace, examples: list[Example]) -> tuple[int, int]:
     """How many pictures and titles had to be encoded."""
     model = SentenceTransformer(str(MODEL))
     freeze(model, ["projection"])
-    encoded = head_of(workspace, model, examples, plan_of(model))[1].encoded
+    encoded = head_of(workspace, model, examples)[1].encoded
     return encoded["image"], encoded["text"]
 
 
@@ -115,7 +115,7 @@ def test_the_fine_tuned_model_shares_the_features(
     model.save_pretrained(str(tmp_path / "model"), create_model_card=False)
     saved = SentenceTransformer(str(tmp_path / "model"))
     freeze(saved, ["projection"])
-    reader, encoded = head_of(workspace, saved, examples, plan_of(saved))
+    reader, encoded = head_of(workspace, saved, examples)
     assert encoded.encoded == {"image": 0, "text": 0}
     evaluator = RecallEvaluator(workspace, examples[30:], "valid", MEASURES, 42)
     assert evaluator(reader) == pytest.approx(evaluator(saved))
