@@ -81,14 +81,14 @@ def train(parameters: TrainParameters) -> TrainRun:
     examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
 
     fragments = parameters.training.trainable
-    stages.run(encode_features, workspace, model, examples, fragments)
-
-    seed, measures = parameters.seed, parameters.evaluation
-    trained = stages.run(
-        train_model, workspace, model, examples, parameters.training, measures, seed
+    features = stages.run(
+        encode_features, workspace, model, examples, fragments, parameters.features
     )
-    untouched = stages.run(evaluate, workspace, model, examples, fragments, measures, seed)
-    fine_tuned = stages.run(evaluate, workspace, trained.model, examples, fragments, measures, seed)
+
+    how = (parameters.evaluation, parameters.seed, features.precision)
+    trained = stages.run(train_model, workspace, model, examples, parameters.training, *how)
+    untouched = stages.run(evaluate, workspace, model, examples, fragments, *how)
+    fine_tuned = stages.run(evaluate, workspace, trained.model, examples, fragments, *how)
 
     funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written

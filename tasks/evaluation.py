@@ -18,6 +18,7 @@ from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, EvaluationParameters
 from tasks.thumbnails import Example, load_image
+from tasks.towers import Precision
 from tasks.workspace import Table, Workspace
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ class RecallEvaluator(BaseEvaluator):
     name="evaluate",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=3),
+    cache_key_fn=content_key(version=4),
 )
 def evaluate(
     workspace: Workspace,
@@ -319,17 +320,19 @@ def evaluate(
     fragments: Sequence[str],
     parameters: EvaluationParameters,
     seed: int,
+    precision: Precision,
 ) -> Evaluation:
     """Measure one model on every split of a table of `Example`.
 
     Args:
         fragments: of the names of the parameters that were or will be trained; what is frozen
             has its features stored.
+        precision: of the stored features.
     """
     loaded = load_model(model)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
-    reader, _ = head_of(workspace, loaded, rows)
+    reader, _ = head_of(workspace, loaded, rows, precision)
     splits: dict[str, SplitEvaluation] = {}
     predictions: list[Prediction] = []
     for split in SPLITS:

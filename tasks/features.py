@@ -10,7 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
@@ -23,13 +25,25 @@ from tqdm import tqdm
 from tasks.caching import content_key
 from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
+from tasks.parameters import FeaturesParameters
 from tasks.thumbnails import Example, load_image
-from tasks.towers import KINDS, Head, Kind, Plan, Trunk, bytes_of, plan_of
-from tasks.workspace import Table, Workspace, fingerprint, write_atomically
+from tasks.towers import (
+    KINDS,
+    Head,
+    Kind,
+    Plan,
+    Precision,
+    Trunk,
+    bytes_of,
+    gains_by_bfloat16,
+    plan_of,
+)
+from tasks.workspace import Table, Workspace, checksum, write_atomically
 
 BATCH = 32  # inputs that pass through a tower together
 AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
+TRIAL = 64  # videos on which bfloat16 is held against float32
 
 
 def image_key(example: Example) -> str:
@@ -78,12 +92,12 @@ class FeatureStore:
             "ends": torch.tensor([len(matrix) for matrix in features.values()]).cumsum(0),
         }
         metadata = {"keys": names, "checksum": _checksum(names, tensors)}
-        file = self.folder / f"{fingerprint(names)[:32]}.safetensors"
+        file = self.folder / f"{checksum(names)}.safetensors"
         write_atomically(file, to_bytes(tensors, metadata=metadata))
 
 
 def _checksum(names: str, tensors: dict[str, Tensor]) -> str:
-    return fingerprint(names, *(bytes_of(tensors[name]) for name in ("hidden", "ends")))
+    return checksum(names, *(bytes_of(tensors[name]) for name in ("hidden", "ends")))
 
 
 def _read_file(file: Path, wanted: set[str]) -> dict[str, Tensor]:
@@ -105,7 +119,7 @@ def _read_file(file: Path, wanted: set[str]) -> dict[str, Tensor]:
     return {key: tensors["hidden"][a:b] for key, a, b in rows if key in wanted}
 
 
-def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> dict[str, Tensor]:
+def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> None:
     """Run a frozen tower on what is not stored yet, and store it.
 
     Args:
@@ -115,7 +129,6 @@ def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> dict[st
     if trunk.kind == "text":  # titles of like length together: less padding
         keys.sort(key=lambda key: len(inputs[key]))
     batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
-    encoded: dict[str, Tensor] = {}
     unsaved: dict[str, Tensor] = {}
     with tqdm(total=len(keys), desc=f"Encoding {trunk.kind}s", disable=not keys) as progress:
         for batch, ready in _prepared(trunk, batches, inputs):
@@ -123,9 +136,7 @@ def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> dict[st
             progress.update(len(batch))
             if len(unsaved) >= ROWS_PER_FILE or batch is batches[-1]:
                 store.write(unsaved)
-                encoded |= {key: matrix.cpu().clone() for key, matrix in unsaved.items()}
                 unsaved = {}
-    return encoded
 
 
 def _prepared(
@@ -152,10 +163,18 @@ class Encoded(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     plan: Plan
-    encoded: dict[Kind, int]
+    precision: Precision
+    why_precision: str = ""
+    """If another one was asked for."""
+    encoded: dict[Kind, int] = {}
     """Features that were made now."""
-    reused: dict[Kind, int]
+    reused: dict[Kind, int] = {}
     """Features that were stored."""
+
+    @property
+    def told(self) -> str:
+        """For the report: what was trained on."""
+        return self.plan.why + (f" ({self.precision})" if self.plan.depths else "")
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Always: whoever reads a feature makes it again if it is gone."""
@@ -163,7 +182,10 @@ class Encoded(BaseModel):
 
 
 def head_of(
-    workspace: Workspace, model: SentenceTransformer, examples: Sequence[Example]
+    workspace: Workspace,
+    model: SentenceTransformer,
+    examples: Sequence[Example],
+    precision: Precision = "float32",
 ) -> tuple[SentenceTransformer, Encoded]:
     """The trainable end of a model on stored features, or the model itself if it trains whole.
 
@@ -171,26 +193,27 @@ def head_of(
     """
     plan = plan_of(model)
     if plan.depths is None:
-        return model, Encoded(plan=plan, encoded={}, reused={})
+        return model, Encoded(plan=plan, precision=precision)
     features: dict[Kind, dict[str, Tensor]] = {}
     encoded: dict[Kind, int] = {}
     reused: dict[Kind, int] = {}
     was_training = model.training
     model.eval()
     for kind in KINDS:
-        trunk = Trunk(model, kind, plan.depths[kind])
+        trunk = Trunk(model, kind, plan.depths[kind], precision)
         store = FeatureStore(workspace.root / "features" / trunk.fingerprint)
         inputs = _pictures(workspace, examples) if kind == "image" else _titles(examples)
-        stored = store.read(list(inputs))
-        missing = {key: value for key, value in inputs.items() if key not in stored}
-        features[kind] = stored | encode(trunk, store, missing)
-        encoded[kind], reused[kind] = len(missing), len(stored)
+        features[kind] = store.read(list(inputs))
+        missing = {key: value for key, value in inputs.items() if key not in features[kind]}
+        encoded[kind], reused[kind] = len(missing), len(features[kind])
+        encode(trunk, store, missing)
+        features[kind] |= store.read(list(missing))  # mapped files: memory holds what is in use
     model.train(was_training)
     clip: Any = model[0]
     head = SentenceTransformer(
         modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
     )
-    return head, Encoded(plan=plan, encoded=encoded, reused=reused)
+    return head, Encoded(plan=plan, precision=precision, encoded=encoded, reused=reused)
 
 
 def _pictures(workspace: Workspace, examples: Sequence[Example]) -> dict[str, Any]:
@@ -210,6 +233,41 @@ def reads_features(model: SentenceTransformer) -> bool:
     return isinstance(model[0], Head)
 
 
+def choose_precision(
+    workspace: Workspace,
+    model: SentenceTransformer,
+    examples: Sequence[Example],
+    wanted: Precision,
+) -> tuple[Precision, str]:
+    """The precision to encode in, and why if it is not the wanted one.
+
+    bfloat16 must make the hardware faster, and on `TRIAL` validation videos the untouched model
+    must have the same Recall@k with it as with float32, both ways.
+    """
+    if wanted == "float32" or plan_of(model).depths is None:
+        return "float32", ""
+    if not gains_by_bfloat16(model.device):
+        return "float32", "this hardware is no faster with bfloat16"
+    trial = [example for example in examples if example.split == "valid"][:TRIAL]
+    exact, fast = (
+        _recall(head_of(workspace, model, trial, precision)[0], trial)
+        for precision in ("float32", "bfloat16")
+    )
+    if (exact != fast).any():
+        return "float32", f"bfloat16 changes Recall@k on {len(trial)} validation videos"
+    return "bfloat16", ""
+
+
+def _recall(head: SentenceTransformer, examples: Sequence[Example]) -> NDArray[np.float64]:
+    """Recall@1, @5 and @10 of pictures to titles, then of titles to pictures."""
+    images = head.encode([image_key(example) for example in examples], normalize_embeddings=True)
+    titles = head.encode([title_key(row.title) for row in examples], normalize_embeddings=True)
+    similarities = images @ titles.T
+    own = similarities.diagonal()
+    ahead = [(similarities > own[:, None]).sum(axis=1), (similarities > own).sum(axis=0)]
+    return np.array([(rank < k).mean() for rank in ahead for k in (1, 5, 10)])
+
+
 @task(
     name="encode-features",
     persist_result=True,
@@ -217,19 +275,27 @@ def reads_features(model: SentenceTransformer) -> bool:
     cache_key_fn=content_key(version=1),
 )
 def encode_features(
-    workspace: Workspace, model: ModelReference, examples: Table, fragments: Sequence[str]
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    fragments: Sequence[str],
+    parameters: FeaturesParameters,
 ) -> Encoded:
     """Encode all pictures and titles of a table of `Example` that are not stored yet."""
+    logger = get_run_logger()
     loaded = load_model(model)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
-    _, encoded = head_of(workspace, loaded, rows)
-    get_run_logger().info("Training on %s", encoded.plan.why)
+    precision, why = choose_precision(workspace, loaded, rows, parameters.precision)
+    if why:
+        logger.warning("features.precision: float32 is used, since %s", why)
+    _, encoded = head_of(workspace, loaded, rows, precision)
+    logger.info("Training on %s", encoded.told)
     for kind in encoded.encoded:
-        get_run_logger().info(
+        logger.info(
             "Features of %ss: %d encoded, %d from the store",
             kind,
             encoded.encoded[kind],
             encoded.reused[kind],
         )
-    return encoded
+    return encoded.model_copy(update={"why_precision": why})

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self, TypeVar
 
+import xxhash
 from pydantic import BaseModel, ConfigDict
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -22,6 +23,19 @@ Row = TypeVar("Row", bound=BaseModel)
 def fingerprint(*parts: str | bytes | memoryview) -> str:
     """SHA-256 of the parts, in hex; each part's length counts, so ("ab",) ≠ ("a", "b")."""
     digest = hashlib.sha256()
+    for part in parts:
+        data = memoryview(part.encode() if isinstance(part, str) else part)
+        digest.update(data.nbytes.to_bytes(8, "big"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def checksum(*parts: str | bytes | memoryview) -> str:
+    """XXH3 (128 bits) of the parts, in hex: a gigabyte of weights takes a tenth of a second.
+
+    For what nobody would forge: it tells damage and difference, not malice.
+    """
+    digest = xxhash.xxh3_128()
     for part in parts:
         data = memoryview(part.encode() if isinstance(part, str) else part)
         digest.update(data.nbytes.to_bytes(8, "big"))

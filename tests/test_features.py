@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
+from benchmarks.vit_b32 import save_vit_b32
 from sample import MODEL
 from tasks.evaluation import RecallEvaluator
-from tasks.features import FeatureStore, head_of
+from tasks.features import FeatureStore, choose_precision, head_of, image_key
 from tasks.freezing import freeze
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example
@@ -45,27 +46,29 @@ def train(
     fragments: Sequence[str],
     on_features: bool,
     epochs: int = 3,
+    clip: Path = MODEL,
 ) -> tuple[SentenceTransformer, dict[str, float]]:
     """The trained CLIP, and the metrics of what was trained."""
-    model = SentenceTransformer(str(MODEL))
+    model = SentenceTransformer(str(clip))
     freeze(model, fragments)
     reader, _ = head_of(workspace, model, examples) if on_features else (model, 0)
     settings = TrainingParameters(epochs=epochs, batch_size=8)
-    train, valid = examples[:30], examples[30:]
+    train, valid = ([row for row in examples if row.split == split] for split in ("train", "valid"))
     fine_tune(reader, workspace, train, valid, settings, MEASURES, 42, LOGGER)
     return model, RecallEvaluator(workspace, valid, "valid", MEASURES, 42)(reader)
 
 
-@pytest.mark.parametrize(
-    "fragments",
-    [["projection"], ["projection", "layernorm", "layer_norm"], ["projection", "layers.1."]],
-)
-def test_features_give_the_weights_and_metrics_of_the_full_forward(
-    workspace: Workspace, examples: list[Example], fragments: list[str]
+def assert_equal_training(
+    workspace: Workspace,
+    examples: Sequence[Example],
+    fragments: Sequence[str],
+    epochs: int = 3,
+    clip: Path = MODEL,
 ) -> None:
-    whole, expected = train(workspace, examples, fragments, on_features=False)
-    cached, metrics = train(workspace, examples, fragments, on_features=True)
-    untouched = dict(SentenceTransformer(str(MODEL)).named_parameters())
+    """The full forward and the features give the same weights and metrics."""
+    whole, expected = train(workspace, examples, fragments, False, epochs, clip)
+    cached, metrics = train(workspace, examples, fragments, True, epochs, clip)
+    untouched = dict(SentenceTransformer(str(clip)).named_parameters())
     learned = dict(cached.named_parameters())
     for name, weight in whole.named_parameters():
         # A key's bias has no gradient but rounding noise (softmax ignores it), which AdamW scales.
@@ -75,18 +78,86 @@ def test_features_give_the_weights_and_metrics_of_the_full_forward(
     assert metrics == pytest.approx(expected)
 
 
-def test_hidden_states_are_stored_when_the_last_layer_trains_and_nothing_when_all_do() -> None:
+@pytest.mark.parametrize(
+    "fragments",
+    [["projection"], ["projection", "layernorm", "layer_norm"], ["projection", "layers.1."]],
+)
+def test_features_give_the_weights_and_metrics_of_the_full_forward(
+    workspace: Workspace, examples: list[Example], fragments: list[str]
+) -> None:
+    assert_equal_training(workspace, examples, fragments)
+
+
+def test_features_give_the_weights_and_metrics_of_the_full_forward_of_a_vit_b_32(
+    workspace: Workspace, examples: list[Example], tmp_path: Path
+) -> None:
+    clip = save_vit_b32(tmp_path / "clip")
+    assert_equal_training(workspace, examples[18:34], ["projection"], epochs=2, clip=clip)
+
+
+@pytest.mark.parametrize("tower", ["vision_model", "text_model"])
+def test_one_tower_trains_whole_while_the_other_is_run_once(
+    workspace: Workspace, examples: list[Example], tower: str
+) -> None:
+    # Few steps: AdamW follows a gradient's sign, so where it is all but zero, noise adds up.
+    assert_equal_training(workspace, examples[20:36], [tower], epochs=1)
+
+
+def test_the_plan_is_to_store_what_enters_the_first_trainable_layer() -> None:
     model = SentenceTransformer(str(MODEL))
-    depths = {"image": 4, "text": 3}  # all layers of the sample's CLIP
     freeze(model, ["projection"])
-    assert plan_of(model).depths == depths
-    assert "outputs, run once" in plan_of(model).why
+    plan = plan_of(model)
+    assert plan.depths == {"image": 4, "text": 3}  # all layers of the sample's CLIP
+    assert plan.why == (
+        "stored features: the frozen image tower ran once; the frozen text tower ran once"
+    )
     freeze(model, ["projection", "vision_model.encoder.layers.3."])
-    assert plan_of(model).depths == {**depths, "image": 3}
-    assert "hidden states" in plan_of(model).why
+    plan = plan_of(model)
+    assert plan.depths == {"image": 3, "text": 3}
+    assert "3 of 4 image layers ran once" in plan.why
     freeze(model, ["text_model"])
+    plan = plan_of(model)
+    assert plan.depths == {"image": 4, "text": None}
+    assert "the text tower trains whole" in plan.why
+    freeze(model, ["embeddings"])
     assert plan_of(model).depths is None
-    assert "the text tower trains from its first layer" in plan_of(model).why
+    assert "both towers train from their first layer" in plan_of(model).why
+
+
+def test_bfloat16_is_used_only_where_the_hardware_gains_and_recall_stays(
+    workspace: Workspace, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SentenceTransformer(str(MODEL), device="cpu")
+    freeze(model, ["projection"])
+    apart, alike = examples[:2], examples[30:]
+    apart = [row.model_copy(update={"split": "valid"}) for row in apart]
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
+    assert choose_precision(workspace, model, apart, "float32") == ("float32", "")
+    assert choose_precision(workspace, model, apart, "bfloat16") == ("bfloat16", "")
+    for row in alike:  # shades of one colour
+        number = int(row.id)
+        shade = Image.new("RGB", (64, 36), (100, 100, 100 + number // 8))
+        shade.save(workspace.root / row.image)
+    precision, why = choose_precision(workspace, model, alike, "bfloat16")
+    assert (precision, why) == ("float32", "bfloat16 changes Recall@k on 10 validation videos")
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True})
+    precision, why = choose_precision(workspace, model, apart, "bfloat16")
+    assert (precision, why) == ("float32", "this hardware is no faster with bfloat16")
+
+
+def test_features_of_another_precision_are_near_and_stored_apart(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    model = SentenceTransformer(str(MODEL), device="cpu")
+    freeze(model, ["projection"])
+    keys = [image_key(row) for row in examples]
+    exact, fast = (
+        head_of(workspace, model, examples, precision)[0].encode(keys, convert_to_tensor=True)
+        for precision in ("float32", "bfloat16")
+    )
+    assert not torch.equal(exact, fast)
+    assert torch.norm(exact - fast) < 0.02 * torch.norm(exact)
+    assert len(list((workspace.root / "features").iterdir())) == 4
 
 
 def encode(workspace: Workspace, examples: list[Example]) -> tuple[int, int]:
@@ -106,6 +177,16 @@ def test_only_what_is_new_is_encoded(workspace: Workspace, examples: list[Exampl
     assert encode(workspace, rows[:35]) == (35, 35)
     assert encode(workspace, rows) == (5, 5)
     assert encode(workspace, rows) == (0, 0)
+
+
+def test_a_model_that_was_used_finds_its_features_again(
+    workspace: Workspace, examples: list[Example]
+) -> None:
+    model = SentenceTransformer(str(MODEL))
+    freeze(model, ["projection"])
+    head_of(workspace, model, examples)
+    model.encode(["a title, which sets the tokenizer's padding"])
+    assert head_of(workspace, model, examples)[1].encoded == {"image": 0, "text": 0}
 
 
 def test_the_fine_tuned_model_shares_the_features(
