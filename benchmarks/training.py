@@ -14,7 +14,6 @@ is the peak of the process. Prints markdown.
 
 import argparse
 import gc
-import logging
 import random
 import resource
 import shutil
@@ -138,9 +137,9 @@ def ours(workspace: Workspace, model: SentenceTransformer, pairs: int, epochs: i
     evaluators = [RecallEvaluator(workspace, rows[split], split, MEASURES, SEED) for split in rows]
     for evaluator in evaluators:
         evaluator(head)
-    settings, logger = TrainingParameters(epochs=epochs), logging.getLogger("training")
+    settings = TrainingParameters(epochs=epochs)
     train, valid = rows["train"], rows["valid"]
-    fine_tune(head, workspace, train, valid, settings, MEASURES, SEED, logger)
+    fine_tune(head, workspace, train, valid, settings, MEASURES, SEED)
     for evaluator in evaluators:
         evaluator(head)
 

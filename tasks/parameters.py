@@ -133,6 +133,16 @@ class TrainingParameters(_Stage):
     scale: float = Field(
         20.0, gt=0, description="MultipleNegativesRankingLoss: factor on the cosine similarities."
     )
+    symmetric: bool = Field(
+        False, description="Titles must find their thumbnails too, not only thumbnails titles."
+    )
+    interpolation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the trained weights in those that are kept; the rest is the "
+        "untouched model's (WiSE-FT, arXiv:2109.01903).",
+    )
     keep_best_epoch: bool = Field(
         True, description="Keep the epoch of the highest validation MRR, not the last."
     )

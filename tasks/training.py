@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from sentence_transformers import (
 )
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from transformers import ProgressCallback, TrainerCallback
+from torch import Tensor, nn
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from tasks.caching import content_key
 from tasks.evaluation import RecallEvaluator, article_key
@@ -118,15 +119,27 @@ class BestEpoch(TrainerCallback):
     its optimizer would write gigabytes to disk at every epoch.
     """
 
-    def __init__(self, logger: logging.Logger | logging.LoggerAdapter) -> None:
-        self.logger = logger
+    def __init__(self) -> None:
         self.epoch = 0.0
         self.mrr = float("-inf")
-        self.parameters: dict[str, torch.Tensor] = {}
+        self.parameters: dict[str, Tensor] = {}
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the Trainer after each validation."""
-        model, metrics = kwargs["model"], kwargs["metrics"]
+        if kwargs["metrics"][VALID_MRR] > self.mrr:
+            self.mrr, self.epoch = kwargs["metrics"][VALID_MRR], state.epoch
+            self.parameters = trainable_parameters(kwargs["model"])
+
+
+class EpochLog(TrainerCallback):
+    """Tells the validation of each epoch in the log of the run."""
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter) -> None:
+        self.logger = logger
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer after each validation."""
+        metrics = kwargs["metrics"]
         self.logger.info(
             "Epoch %g: validation MRR %.3f, Recall@1 %.3f, loss %.3f",
             state.epoch,
@@ -134,20 +147,6 @@ class BestEpoch(TrainerCallback):
             metrics[f"eval_{article_key('valid', 'Recall@1')}"],
             metrics["eval_loss"],
         )
-        if metrics[VALID_MRR] > self.mrr:
-            self.mrr, self.epoch = metrics[VALID_MRR], state.epoch
-            self.parameters = {
-                name: parameter.detach().clone()
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-            }
-
-    def restore(self, model: SentenceTransformer) -> None:
-        """Put the kept parameters back into the model."""
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, best in self.parameters.items():
-                parameters[name].copy_(best)
 
 
 class Progress(ProgressCallback):
@@ -158,6 +157,30 @@ class Progress(ProgressCallback):
 
     def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
         """Validation is short; no bar of its own."""
+
+
+def trainable_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of the parameters that train, by name."""
+    return {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+
+
+def set_parameters(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Put values into the parameters of these names."""
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in values.items():
+            parameters[name].copy_(value)
+
+
+def interpolate(
+    untouched: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float
+) -> dict[str, Tensor]:
+    """`share` of the trained weights and the rest of the untouched (arXiv:2109.01903)."""
+    return {name: torch.lerp(untouched[name], trained[name], share) for name in untouched}
 
 
 @contextlib.contextmanager
@@ -182,17 +205,19 @@ def fine_tune(
     parameters: TrainingParameters,
     evaluation: EvaluationParameters,
     seed: int,
-    logger: logging.Logger | logging.LoggerAdapter,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[list[LossPoint], float]:
     """Train the unfrozen parameters of the model in place (the article, section 7).
 
     Args:
         model: a whole CLIP, or its head on stored features.
+        callbacks: of the Trainer, such as `Progress`.
 
     Returns:
         The history of the losses, and the epoch whose weights the model has now.
     """
-    best = BestEpoch(logger)
+    untouched = trainable_parameters(model)
+    best = BestEpoch()
 
     def dataset(rows: Sequence[Example]) -> Dataset:
         return feature_dataset(rows) if reads_features(model) else training_dataset(workspace, rows)
@@ -213,23 +238,42 @@ def fine_tune(
                 logging_steps=1,
                 seed=seed,
                 data_seed=seed,
+                disable_tqdm=True,  # `Progress` is ours
                 report_to=list(parameters.report_to),
                 dataloader_pin_memory=torch.cuda.is_available(),
             ),
             train_dataset=dataset(train),
             eval_dataset=dataset(valid),
-            loss=MultipleNegativesRankingLoss(model, scale=parameters.scale),
+            loss=ranking_loss(model, parameters),
             evaluator=RecallEvaluator(workspace, valid, "valid", evaluation, seed),
-            callbacks=[best],
+            callbacks=[best, *callbacks],
         )
-        trainer.remove_callback(ProgressCallback)
-        trainer.add_callback(Progress)
+        trainer.remove_callback(PrinterCallback)
         with collector_spared():
             trainer.train()
-    if parameters.keep_best_epoch:
-        best.restore(model)
+    trained = best.parameters if parameters.keep_best_epoch else trainable_parameters(model)
+    if parameters.keep_best_epoch or parameters.interpolation < 1:
+        set_parameters(model, interpolate(untouched, trained, parameters.interpolation))
     return _history(trainer.state.log_history), (
         best.epoch if parameters.keep_best_epoch else float(parameters.epochs)
+    )
+
+
+def ranking_loss(
+    model: SentenceTransformer, parameters: TrainingParameters
+) -> MultipleNegativesRankingLoss:
+    """Multiple negatives ranking loss (arXiv:1705.00652), as CLIP's own from both sides if asked.
+
+    A thumbnail must pick its title among those of the batch and its negatives; if symmetric, each
+    title must pick its thumbnail too, with half the weight.
+    """
+    if not parameters.symmetric:
+        return MultipleNegativesRankingLoss(model, scale=parameters.scale)
+    return MultipleNegativesRankingLoss(
+        model,
+        scale=parameters.scale,
+        directions=("query_to_doc", "doc_to_query"),
+        partition_mode="per_direction",
     )
 
 
@@ -283,7 +327,7 @@ def train_model(
         parameters,
         evaluation,
         seed,
-        get_run_logger(),
+        [Progress(), EpochLog(get_run_logger())],
     )
     seconds = time.monotonic() - started
     settings = parameters.model_dump_json()

@@ -1,6 +1,5 @@
 """Training on stored features of the frozen towers is the article's training, only faster."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,6 @@ from tasks.training import fine_tune
 from tasks.workspace import Workspace
 
 MEASURES = EvaluationParameters()
-LOGGER = logging.getLogger("features")
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def train(
     reader, _ = head_of(workspace, model, examples) if on_features else (model, 0)
     settings = TrainingParameters(epochs=epochs, batch_size=8)
     train, valid = ([row for row in examples if row.split == split] for split in ("train", "valid"))
-    fine_tune(reader, workspace, train, valid, settings, MEASURES, 42, LOGGER)
+    fine_tune(reader, workspace, train, valid, settings, MEASURES, 42)
     return model, RecallEvaluator(workspace, valid, "valid", MEASURES, 42)(reader)
 
 

@@ -1,6 +1,5 @@
 """Fine-tuning itself, on the bundled sample."""
 
-import logging
 from collections import Counter
 from pathlib import Path
 
@@ -23,7 +22,14 @@ from tasks.parameters import (
 )
 from tasks.splits import split_videos
 from tasks.thumbnails import Example, ThumbnailStore, examples_of
-from tasks.training import LossPoint, fine_tune, no_duplicates_sampler, save, training_dataset
+from tasks.training import (
+    LossPoint,
+    fine_tune,
+    no_duplicates_sampler,
+    ranking_loss,
+    save,
+    training_dataset,
+)
 from tasks.videos import list_videos
 from tasks.workspace import Workspace
 
@@ -59,9 +65,8 @@ def run(
     model = SentenceTransformer(str(MODEL))
     freeze(model, ["projection"])
     settings = TrainingParameters.model_validate({"learning_rate": 1e-3, **parameters})
-    logger = logging.getLogger("training")
     train, valid = splits["train"], splits["valid"]
-    history, epoch = fine_tune(model, workspace, train, valid, settings, MEASURES, seed, logger)
+    history, epoch = fine_tune(model, workspace, train, valid, settings, MEASURES, seed)
     return model, history, epoch
 
 
@@ -110,6 +115,35 @@ def test_the_epoch_of_the_best_validation_mrr_is_kept(shared: tuple[Workspace, S
 
 def test_the_last_epoch_is_kept_when_asked(shared: tuple[Workspace, Splits]) -> None:
     assert run(shared, epochs=2, keep_best_epoch=False)[2] == 2
+
+
+def projection(model: SentenceTransformer) -> torch.Tensor:
+    return next(v.cpu() for name, v in model.named_parameters() if "text_projection" in name)
+
+
+def test_interpolation_keeps_a_share_of_the_trained_weights(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    untouched, trained = projection(SentenceTransformer(str(MODEL))), projection(run(shared)[0])
+    for keep_best_epoch in (True, False):
+        kept = run(shared, interpolation=0.25, keep_best_epoch=keep_best_epoch)[0]
+        expected = 0.75 * untouched + 0.25 * trained  # of 2 epochs, the last is the best
+        torch.testing.assert_close(projection(kept), expected)
+
+
+def test_the_symmetric_loss_lets_titles_pick_their_thumbnails_too() -> None:
+    images, titles, negatives = (
+        torch.nn.functional.normalize(rows) for rows in torch.randn(3, 5, 8).unbind()
+    )
+    model, own = SentenceTransformer(str(MODEL)), torch.arange(5)
+    to_titles = torch.nn.functional.cross_entropy(
+        30 * images @ torch.cat([titles, negatives]).T, own
+    )
+    to_images = torch.nn.functional.cross_entropy(30 * titles @ images.T, own)
+    for symmetric, expected in ((False, to_titles), (True, (to_titles + to_images) / 2)):
+        loss = ranking_loss(model, TrainingParameters(scale=30, symmetric=symmetric))
+        measured = loss.compute_loss_from_embeddings([images, titles, negatives], own)
+        torch.testing.assert_close(measured, expected)
 
 
 def test_a_model_that_has_diverged_is_an_error_and_not_a_perfect_score(
