@@ -117,7 +117,6 @@ def article(workspace: Workspace, model: SentenceTransformer, pairs: int, epochs
                 logging_steps=1,
                 seed=SEED,
                 report_to=[],
-                disable_tqdm=True,
                 dataloader_pin_memory=False,
             ),
             train_dataset=training_dataset(workspace, rows["train"]),

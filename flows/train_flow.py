@@ -22,7 +22,6 @@ from tasks.freezing import count_trainable
 from tasks.models import ModelReference, resolve
 from tasks.negatives import mine_negatives
 from tasks.parameters import (
-    NegativesParameters,
     ThumbnailsParameters,
     TrainParameters,
     parse_command_line,
@@ -62,35 +61,18 @@ def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
     workspace = Workspace.open(parameters.workspace)
     stages = Stages(workspace, parameters.refresh)
-
-    # A wrong model or fragment shows here, before anything is fetched.
-    model = resolve(parameters.model, "model")
-    stages.run(count_trainable, model, parameters.training.trainable)
-
-    fetch = fetch_videos.with_options(
-        cache_expiration=timedelta(hours=parameters.videos.expiration_hours)
-    )
-    videos = stages.run(fetch, workspace, parameters.source, parameters.channel, parameters.videos)
-    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
-    text_model = text_model_of(parameters.negatives)
-    pairs = stages.run(
-        mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed
-    )
-    batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
-    bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
-    examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
+    model, text_model = find_models(parameters, stages)
+    funnel, examples = collect(workspace, parameters, stages, text_model)
 
     fragments = parameters.training.trainable
     features = stages.run(
         encode_features, workspace, model, examples, fragments, parameters.features
     )
-
     how = (parameters.evaluation, parameters.seed, features.precision)
     trained = stages.run(train_model, workspace, model, examples, parameters.training, *how)
     untouched = stages.run(evaluate, workspace, model, examples, fragments, *how)
     fine_tuned = stages.run(evaluate, workspace, trained.model, examples, fragments, *how)
 
-    funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
     figures = (trained, untouched, fine_tuned)
     report = stages.run(write_report, workspace, told, funnel, examples, *figures)
@@ -109,11 +91,40 @@ def train(parameters: TrainParameters) -> TrainRun:
     )
 
 
-def text_model_of(negatives: NegativesParameters) -> ModelReference | None:
-    """The model that compares titles, unless the method needs none."""
+def find_models(
+    parameters: TrainParameters, stages: Stages
+) -> tuple[ModelReference, ModelReference | None]:
+    """The CLIP, and the model that compares titles, if the method of the negatives needs one.
+
+    A wrong model or fragment shows here, before anything is fetched.
+    """
+    model = resolve(parameters.model, "model")
+    stages.run(count_trainable, model, parameters.training.trainable)
+    negatives, text_model = parameters.negatives, None
     if negatives.method in ("least_similar", "hard"):
-        return resolve(negatives.text_model, "negatives.text_model")
-    return None
+        text_model = resolve(negatives.text_model, "negatives.text_model")
+    return model, text_model
+
+
+def collect(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    stages: Stages,
+    text_model: ModelReference | None,
+) -> tuple[list[FunnelStage], Table]:
+    """From the channel to a table of `Example`: videos, splits, negatives and thumbnails."""
+    fetch = fetch_videos.with_options(
+        cache_expiration=timedelta(hours=parameters.videos.expiration_hours)
+    )
+    videos = stages.run(fetch, workspace, parameters.source, parameters.channel, parameters.videos)
+    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
+    pairs = stages.run(
+        mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed
+    )
+    batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
+    bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
+    examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
+    return [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)], examples
 
 
 def thumbnail_calls(
@@ -130,7 +141,7 @@ def thumbnail_calls(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
-    parameters = parse_command_line(arguments)
+    parameters = parse_command_line(TrainParameters, arguments)
     try:
         with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
             run: TrainRun = train(**dict(parameters))

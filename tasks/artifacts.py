@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -18,6 +19,7 @@ from tasks.figures import misses_heading
 from tasks.freezing import TrainableParameters
 from tasks.parameters import TrainParameters
 from tasks.report import FunnelStage, Report, compare, data_uri, parameter_table
+from tasks.sweep import RecipeComparison, Sweep, Trial
 from tasks.training import TrainedModel
 from tasks.workspace import Workspace
 
@@ -52,6 +54,52 @@ def post_artifacts(
         key="loss-curve",
     )
     create_markdown_artifact(misses_markdown(folder), key="worst-misses")
+
+
+def post_sweep_artifacts(
+    workspace: Workspace, sweep: Sweep, comparison: RecipeComparison, report: Report
+) -> None:
+    """Post the artifacts of a sweep, from inside its flow."""
+    folder = workspace.root / report.folder
+    create_table_artifact(
+        comparison_table(comparison),
+        key="sweep-comparison",
+        description=f"Test split, {comparison.videos} videos, which no trial has seen. The best "
+        f"parameters: `{folder / 'best_parameters.json'}`",
+    )
+    create_table_artifact(
+        trial_table(workspace.read_table(sweep.trials, Trial)),
+        key="sweep-trials",
+        description=f"By validation MRR, mean over {sweep.folds} fold(s); the best comes first.",
+    )
+    create_markdown_artifact(
+        _picture("Validation MRR of each trial", folder / "trials.png"), key="sweep-plot"
+    )
+
+
+def comparison_table(comparison: RecipeComparison) -> list[dict[str, str]]:
+    """One row per recipe: mean and deviation over the seeds, and each seed's Recall@1."""
+    return [
+        {
+            "recipe": result.name,
+            "Recall@1": result.told,
+            "MRR": f"{mean(result.mrr):.3f}",
+            "Recall@1 of each seed": ", ".join(f"{value:.3f}" for value in result.recall_at_1),
+        }
+        for result in comparison.results
+    ]
+
+
+def trial_table(trials: Sequence[Trial]) -> list[dict[str, str]]:
+    """One row per trial, the best first."""
+    ranked = sorted(trials, key=lambda trial: -trial.valid_mrr)
+    return [
+        {
+            name.replace("_", " "): f"{value:.3g}" if isinstance(value, float) else str(value)
+            for name, value in trial
+        }
+        for trial in ranked
+    ]
 
 
 def metrics_table(untouched: Evaluation, fine_tuned: Evaluation) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from tasks.evaluation import Prediction
+from tasks.sweep import Trial
 from tasks.thumbnails import Example, load_image
 from tasks.training import LossPoint
 from tasks.workspace import Workspace
@@ -28,6 +29,13 @@ LONGEST = 300  # characters of a title that are looked at; YouTube allows 100
 
 INK, SOFT, PAGE, GOOD, BAD = "#1c2430", "#5c6778", "#f1f3f6", "#1b7f4b", "#b3261e"
 NEUTRAL = "#7d8793"  # reads on white and on black
+CHOSEN = "#2f9e68"
+LOG_TICKS = {
+    "learning_rate": (1e-5, 1e-4, 1e-3, 1e-2),
+    "epochs": (1, 3, 10, 30),
+    "scale": (5, 10, 20, 50, 100),
+}
+"""Hyperparameters that are drawn on a logarithmic axis."""
 
 OTHER_SCRIPTS = (
     "Noto Sans CJK JP",
@@ -80,11 +88,15 @@ def loss_curve(history: Sequence[LossPoint], best_epoch: float) -> bytes:
     ranks = [(point.epoch, point.valid_mrr) for point in history if point.valid_mrr is not None]
     loss.plot(*_columns(steps), color=NEUTRAL, lw=1.2, label="train, each step")
     loss.plot(*_columns(valid), "o-", color="#e0574f", ms=4, label="validation")
-    mrr.plot(*_columns(ranks), "o-", color="#2f9e68", ms=4, label="validation")
+    mrr.plot(*_columns(ranks), "o-", color=CHOSEN, ms=4, label="validation")
     loss.set_ylim(bottom=0)
     mrr.margins(y=0.15)
     _style(loss, "Loss (lower is better)", best_epoch)
     _style(mrr, "Mean reciprocal rank (higher is better)", best_epoch)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", transparent=True)
     return file.getvalue()
@@ -96,14 +108,47 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 def _style(axes: Any, title: str, best_epoch: float) -> None:
     axes.axvline(best_epoch, color=NEUTRAL, ls="--", lw=1, label="epoch kept")
-    axes.set_title(title, color=NEUTRAL, fontsize=9, loc="left")
     axes.set_xlabel("epoch", color=NEUTRAL, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, labelcolor=NEUTRAL, fontsize=8)
+    _tint(axes, title)
+
+
+def _tint(axes: Any, title: str) -> None:
+    axes.set_title(title, color=NEUTRAL, fontsize=9, loc="left")
     axes.tick_params(colors=NEUTRAL, labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(NEUTRAL)
     axes.grid(color=NEUTRAL, alpha=0.2)
-    axes.legend(frameon=False, labelcolor=NEUTRAL, fontsize=8)
+
+
+def trial_slices(trials: Sequence[Trial]) -> bytes:
+    """For each hyperparameter, its values and what they validated at; the best trial is marked.
+
+    Returns:
+        A PNG picture of 1280x800 pixels with a transparent ground, for light and dark pages.
+    """
+    figure = Figure(figsize=(8, 5), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    best = max(trials, key=lambda trial: trial.valid_mrr)
+    names = [name for name in Trial.model_fields if name not in ("number", "valid_mrr")]
+    panels = list(figure.subplots(2, 4, sharey=True).flat)
+    for axes, name in zip(panels, names, strict=False):
+        ordered = sorted(trials, key=lambda trial: getattr(trial, name))
+        values = [getattr(trial, name) for trial in ordered]
+        if name in LOG_TICKS:
+            axes.set_xscale("log")
+            axes.set_xticks(LOG_TICKS[name], [f"{tick:g}" for tick in LOG_TICKS[name]])
+            axes.minorticks_off()
+        elif name != "interpolation":
+            values = [str(value).replace("_", "\n") for value in values]
+        axes.scatter(values, [trial.valid_mrr for trial in ordered], s=14, color=NEUTRAL, alpha=0.6)
+        axes.scatter(values[ordered.index(best)], best.valid_mrr, s=40, color=CHOSEN, zorder=3)
+        _tint(axes, name.replace("_", " "))
+    for axes in panels[len(names) :]:
+        axes.remove()
+    figure.supylabel("validation MRR", color=NEUTRAL, fontsize=9)
+    return _png(figure)
 
 
 def miss_sheet(workspace: Workspace, misses: Sequence[Miss]) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from prefect import task
 from prefect.logging import get_run_logger
@@ -19,9 +20,11 @@ from tasks.figures import (
     miss_sheet,
     misses_heading,
     thumbnail_jpeg,
+    trial_slices,
     worst_misses,
 )
 from tasks.parameters import SPLITS, TrainParameters
+from tasks.sweep import RecipeComparison, Sweep, Trial
 from tasks.thumbnails import Example
 from tasks.training import TrainedModel
 from tasks.workspace import Table, Workspace, fingerprint, write_atomically
@@ -267,4 +270,31 @@ def write_report(
         "report.html": page.encode(),
     }
     get_run_logger().info("Report: %s", folder / "report.html")
+    return Report.write(workspace, folder, contents)
+
+
+@task(
+    name="sweep-report",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1),
+)
+def write_sweep(
+    workspace: Workspace, parameters: TrainParameters, sweep: Sweep, comparison: RecipeComparison
+) -> Report:
+    """Write the best parameters, the trials and the comparison beside the journal of a sweep.
+
+    Args:
+        parameters: of the sweep; the best ones stand in their place in the file.
+    """
+    trials = workspace.read_table(sweep.trials, Trial)
+    best = parameters.model_copy(update=dict(sweep.best))
+    folder = workspace.root / sweep.folder
+    contents = {
+        "best_parameters.json": best.model_dump_json(indent=1).encode(),
+        "trials.csv": pd.DataFrame([dict(trial) for trial in trials]).to_csv(index=False).encode(),
+        "comparison.json": comparison.model_dump_json(indent=1).encode(),
+        "trials.png": trial_slices(trials),
+    }
+    get_run_logger().info("Sweep: %s", folder)
     return Report.write(workspace, folder, contents)

@@ -81,7 +81,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_every_deployment_has_the_form_of_the_parameter_model(server: Server) -> None:
     deployments = server.find("deployments")
-    assert {deployment["name"] for deployment in deployments} == {"train", "sample"}
+    assert {deployment["name"] for deployment in deployments} == {"train", "sample", "sweep"}
     for deployment in deployments:
         form = deployment["parameter_openapi_schema"]["properties"]
         assert {"channel", "training", "split"} <= set(form)

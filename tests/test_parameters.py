@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from flows.train_flow import train
-from tasks.parameters import TrainParameters, parse_command_line
+from tasks.parameters import SweepParameters, TrainParameters, parse_command_line
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ def test_the_command_line_sets_any_field_and_leaves_the_others() -> None:
         "--channel @a --model b --training.epochs 3 --training.trainable projection "
         "--training.trainable layers.11 --evaluation.recall_at 1,3 --refresh"
     )
-    parameters = parse_command_line(arguments.split(" "))
+    parameters = parse_command_line(TrainParameters, arguments.split(" "))
     expected = TrainParameters.model_validate(
         {
             "channel": "@a",
@@ -42,10 +42,47 @@ def test_the_command_line_sets_any_field_and_leaves_the_others() -> None:
     assert parameters == expected
 
 
+def test_a_file_of_parameters_is_read_first_and_other_arguments_go_before_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "best.json"
+    stored = TrainParameters.model_validate(
+        {"channel": "@a", "training": {"epochs": 9, "learning_rate": 1e-5}, "seed": 7}
+    )
+    file.write_text(stored.model_dump_json())
+    assert parse_command_line(TrainParameters, ["--parameters", str(file)]) == stored
+    arguments = ["--channel", "@b", "--training.epochs", "3", f"--parameters={file}"]
+    parameters = parse_command_line(TrainParameters, arguments)
+    assert (parameters.channel, parameters.seed) == ("@b", 7)
+    assert (parameters.training.epochs, parameters.training.learning_rate) == (3, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read as JSON: [Errno 2]"),
+        ("epochs: 2", "cannot be read as JSON: Expecting value"),
+        ("[1]", "holds no JSON object of parameters"),
+        ('{"channel": "@a", "training": {"epochs": 0}}', "--training.epochs: Input should be gr"),
+        ('{"channel": "@a", "sweep": {"trials": 3}}', "--sweep: Extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_file_of_parameters_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
+) -> None:
+    file = tmp_path / "best.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit) as exit_:
+        parse_command_line(TrainParameters, ["--parameters", str(file)])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_environment_sets_no_parameter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MODEL", "other")
     monkeypatch.setenv("SEED", "1")
-    assert parse_command_line(["--channel", "@a"]) == TrainParameters(channel="@a")
+    assert parse_command_line(TrainParameters, ["--channel", "@a"]) == TrainParameters(channel="@a")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +103,7 @@ def test_a_wrong_argument_exits_with_a_message_that_names_the_field(
     capsys: pytest.CaptureFixture[str], arguments: str, message: str
 ) -> None:
     with pytest.raises(SystemExit) as exit_:
-        parse_command_line(arguments.split())
+        parse_command_line(TrainParameters, arguments.split())
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -110,6 +147,7 @@ def test_a_flow_run_checks_bounds_before_it_starts() -> None:
 
 def test_prefect_yaml_holds_valid_parameters() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {deployment["name"] for deployment in deployments} >= {"train", "sample"}
+    assert {deployment["name"] for deployment in deployments} == {"train", "sample", "sweep"}
     for deployment in deployments:
-        TrainParameters.model_validate(deployment["parameters"])
+        of_flow = SweepParameters if "sweep" in deployment["entrypoint"] else TrainParameters
+        of_flow.model_validate(deployment["parameters"])

@@ -1,0 +1,84 @@
+"""The search for hyperparameters, on features that are encoded once.
+
+Run it as `python flows/sweep_flow.py --channel @handle`, from the Prefect UI, or on a schedule.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from prefect import flow, get_run_logger
+from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from pydantic import BaseModel
+
+from flows.train_flow import FOUR_AT_A_TIME, collect, find_models
+from tasks.artifacts import post_sweep_artifacts
+from tasks.caching import Stages
+from tasks.features import encode_features
+from tasks.models import resolve
+from tasks.parameters import SweepParameters, parse_command_line, takes
+from tasks.report import write_sweep
+from tasks.sweep import RecipeResult, compare_recipes, search_hyperparameters
+from tasks.workspace import Workspace
+
+
+class SweepRun(BaseModel):
+    """What a run of the sweep flow gives."""
+
+    best_parameters: str
+    """JSON file that train_flow.py takes as `--parameters`."""
+    best_valid_mrr: float
+    test: list[RecipeResult]
+    stages: str
+    """Which stages were executed and which came from the cache."""
+
+
+@flow(name="sweep", task_runner=FOUR_AT_A_TIME, persist_result=False)
+@takes(SweepParameters)
+def sweep(parameters: SweepParameters) -> SweepRun:
+    """Search the hyperparameters that validate best, and measure the choice on test at the end."""
+    workspace = Workspace.open(parameters.workspace)
+    stages = Stages(workspace, parameters.refresh)
+    model, text_model = find_models(parameters, stages)
+    if parameters.negatives.method != "given":  # trials need it for their negatives
+        text_model = resolve(parameters.negatives.text_model, "negatives.text_model")
+    _, examples = collect(workspace, parameters, stages, text_model)
+
+    fragments = parameters.training.trainable
+    features = stages.run(
+        encode_features, workspace, model, examples, fragments, parameters.features
+    )
+    data = (workspace, model, text_model, examples, parameters.for_training())
+    options, precision = parameters.sweep, features.precision
+    found = stages.run(search_hyperparameters, *data, options, precision)
+    comparison = stages.run(compare_recipes, *data, found.best, options.seeds, precision)
+    report = stages.run(write_sweep, workspace, parameters.for_training(), found, comparison)
+    post_sweep_artifacts(workspace, found, comparison, report)
+
+    get_run_logger().info(stages.summary())
+    return SweepRun(
+        best_parameters=str(workspace.root / report.folder / "best_parameters.json"),
+        best_valid_mrr=found.best_valid_mrr,
+        test=comparison.results,
+        stages=stages.summary(),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the flow from the command line; 0 if it finished."""
+    parameters = parse_command_line(SweepParameters, arguments)
+    try:
+        with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+            run: SweepRun = sweep(**dict(parameters))
+    except Exception as error:  # Prefect has logged the traceback
+        print(f"\nthumbtune: {error}", file=sys.stderr)
+        return 1
+    print("\nRecall@1 on test, mean ± deviation over the seeds:")
+    for result in run.test:
+        print(f"  {result.name:22} {result.told}")
+    print(f"{run.stages}\n\nTrain with the sweep's choice:")
+    print(f"  {sys.executable} flows/train_flow.py --parameters {run.best_parameters}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
