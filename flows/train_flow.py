@@ -6,6 +6,7 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -13,7 +14,7 @@ from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_setting
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
-from tasks.artifacts import post_artifacts
+from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
 from tasks.evaluation import evaluate
@@ -21,13 +22,16 @@ from tasks.features import encode_features
 from tasks.freezing import count_trainable
 from tasks.models import ModelReference, resolve
 from tasks.negatives import mine_negatives
+from tasks.notifications import notify_failure, notify_verdict
 from tasks.parameters import (
     ThumbnailsParameters,
     TrainParameters,
     parse_command_line,
     takes,
 )
+from tasks.promotion import Verdict, promote
 from tasks.publishing import publish
+from tasks.registry import Registry, Version
 from tasks.report import FunnelStage, write_report
 from tasks.sources import Video
 from tasks.splits import split
@@ -47,6 +51,8 @@ class TrainRun(BaseModel):
     untouched_recall_at_1: float
     """From thumbnail to title, on the test split."""
     fine_tuned_recall_at_1: float
+    verdict: Verdict
+    """Whether it became the channel's champion."""
     stages: str
     """Which stages were executed and which came from the cache."""
 
@@ -55,11 +61,26 @@ FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
 """Batches of thumbnails at a time, each with its own simultaneous downloads."""
 
 
-@flow(name="train", task_runner=FOUR_AT_A_TIME, persist_result=False)
+@flow(
+    name="train",
+    task_runner=FOUR_AT_A_TIME,
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
     workspace = Workspace.open(parameters.workspace)
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    with registry.one_run_at_a_time(get_run_logger().info):
+        return train_and_promote(workspace, parameters, registry.champion())
+
+
+def train_and_promote(
+    workspace: Workspace, parameters: TrainParameters, champion: Version | None
+) -> TrainRun:
+    """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     funnel, examples = collect(workspace, parameters, stages, text_model)
@@ -68,6 +89,7 @@ def train(parameters: TrainParameters) -> TrainRun:
     features = stages.run(
         encode_features, workspace, model, examples, fragments, parameters.features
     )
+
     how = (parameters.evaluation, parameters.seed, features.precision)
     trained = stages.run(train_model, workspace, model, examples, parameters.training, *how)
     untouched = stages.run(evaluate, workspace, model, examples, fragments, *how)
@@ -78,6 +100,13 @@ def train(parameters: TrainParameters) -> TrainRun:
     report = stages.run(write_report, workspace, told, funnel, examples, *figures)
     stages.run(write_cards, workspace, told, funnel, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report)
+
+    present = None
+    if champion and Path(champion.model.path).exists():
+        present = stages.run(evaluate, workspace, champion.model, examples, fragments, *how)
+    verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
+    post_verdict(verdict)
+    notify_verdict(parameters.channel or parameters.source, verdict)
     if parameters.publish.model_repo or parameters.publish.dataset_repo:
         publish(workspace, parameters.publish, trained, examples)
 
@@ -87,6 +116,7 @@ def train(parameters: TrainParameters) -> TrainRun:
         report=str(workspace.root / report.folder / "report.html"),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
+        verdict=verdict,
         stages=stages.summary(),
     )
 
@@ -150,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     before, after = run.untouched_recall_at_1, run.fine_tuned_recall_at_1
     print(f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned")
-    print(f"Model:  {run.model}\nReport: {run.report}\n{run.stages}")
+    print(f"Model:  {run.model}\nReport: {run.report}")
+    print(f"Version {run.verdict.version} {run.verdict.why}\n{run.stages}")
     if parameters.source == "sample":
         print(
             "\nFor your own channel: YOUTUBE_API_KEY=… "

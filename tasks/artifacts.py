@@ -18,6 +18,7 @@ from tasks.evaluation import Evaluation
 from tasks.figures import misses_heading
 from tasks.freezing import TrainableParameters
 from tasks.parameters import TrainParameters
+from tasks.promotion import Verdict
 from tasks.report import FunnelStage, Report, compare, data_uri, parameter_table
 from tasks.sweep import RecipeComparison, Sweep, Trial
 from tasks.training import TrainedModel
@@ -54,6 +55,28 @@ def post_artifacts(
         key="loss-curve",
     )
     create_markdown_artifact(misses_markdown(folder), key="worst-misses")
+
+
+def post_verdict(verdict: Verdict) -> None:
+    """Post what became of the trained model."""
+    rows = [
+        {
+            "against": difference.opponent,
+            "metric": difference.metric,
+            "test videos": difference.videos,
+            "challenger": f"{difference.challenger:.3f}",
+            "other": f"{difference.other:.3f}",
+            "difference": f"{difference.difference:+.3f}",
+            "95 %": f"{difference.interval[0]:+.3f} to {difference.interval[1]:+.3f}",
+        }
+        for difference in verdict.differences
+    ]
+    create_table_artifact(
+        rows,
+        key="promotion",
+        description=f"Version {verdict.version} {verdict.why}. Champion: version "
+        f"{verdict.champion or 'none'}.",
+    )
 
 
 def post_sweep_artifacts(

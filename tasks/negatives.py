@@ -13,8 +13,8 @@ from tasks.parameters import SPLITS, NegativesParameters
 from tasks.splits import SplitVideo
 from tasks.workspace import Table, Workspace
 
-BLOCK = 1024
-"""Rows of the similarity matrix held at a time: 400 MB at 100,000 titles."""
+BLOCK = 512
+"""Rows of the similarity matrix held at a time: 200 MB at 100,000 titles."""
 
 Embeddings = NDArray[np.float32]
 Rows = NDArray[np.intp]

@@ -173,6 +173,29 @@ class EvaluationParameters(_Stage):
         return self
 
 
+class PromotionParameters(_Stage):
+    """When a trained model becomes the channel's champion."""
+
+    metric: Literal["MRR", "Recall@1"] = Field(
+        "MRR", description="What is compared, from thumbnail to title, on the current test split."
+    )
+    rule: Literal["not_worse", "higher", "better"] = Field(
+        "not_worse",
+        description="Against the champion and the untouched model: `not_worse`: the 95 % interval "
+        "of the difference reaches zero; `higher`: the metric is at least as high; `better`: the "
+        "whole interval is above zero.",
+    )
+    bootstrap_samples: int = Field(
+        2000, ge=100, le=100_000, description="Paired resamples behind the interval."
+    )
+    keep_models: int = Field(
+        5,
+        ge=1,
+        description="So many of the newest versions, and of the last champions, keep their "
+        "weights; of older ones only the record stays.",
+    )
+
+
 class PublishParameters(_Stage):
     """Optional push to the Hugging Face hub (needs HF_TOKEN in the environment)."""
 
@@ -230,6 +253,9 @@ class TrainParameters(_Stage):
     evaluation: EvaluationParameters = Field(
         EvaluationParameters(), description="Metrics and their intervals."
     )
+    promotion: PromotionParameters = Field(
+        PromotionParameters(), description="Champion and challenger."
+    )
     publish: PublishParameters = Field(
         PublishParameters(), description="Optional push to the Hugging Face hub."
     )
@@ -258,6 +284,28 @@ class TrainParameters(_Stage):
                     f"`{self.source}`. Choose another {name}.method."
                 )
         return self
+
+
+class WatchParameters(_Stage):
+    """Look for new videos of some channels, and start training where there are enough."""
+
+    channels: Path = Field(
+        Path("channels.yaml"),
+        description="YAML file: `channels`, a list of train parameters, each with its channel, "
+        "and `defaults` for all of them.",
+    )
+    min_new: int = Field(5, ge=1, description="So many new videos start a training.")
+    max_age_days: float = Field(
+        30.0, gt=0, description="After so many days one new video is enough."
+    )
+    retry_hours: float = Field(
+        24.0, gt=0, description="The same new videos start a training again after so many hours."
+    )
+    start: Literal["event", "here"] = Field(
+        "event",
+        description="`event`: the trigger of the train deployment starts the training on a "
+        "worker; `here`: this run trains, one channel after the other.",
+    )
 
 
 class SearchParameters(_Stage):

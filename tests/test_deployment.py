@@ -119,6 +119,7 @@ def test_a_worker_runs_a_deployment_with_changed_parameters_and_posts_the_artifa
         "loss-curve",
         "metrics",
         "parameters",
+        "promotion",
         "trainable-parameters",
         "worst-misses",
     }

@@ -1,0 +1,48 @@
+"""Tell somebody outside: a webhook on promotion, rejection and failure."""
+
+from typing import Any
+
+import requests
+from prefect.logging import get_logger
+
+from tasks.promotion import Verdict
+from tasks.secrets import MissingSecretError, read_secret
+
+TIMEOUT = 10  # seconds
+
+logger = get_logger("thumbtune")
+
+
+def notify(text: str, **fields: Any) -> None:
+    """Post a message to the webhook, if one is set; a webhook that fails only gets a warning.
+
+    Slack and Mattermost read `text`, Discord `content`; the fields are for programs. The address
+    is a secret, THUMBTUNE_WEBHOOK_URL, since whoever has it may post.
+    """
+    try:
+        url = read_secret("THUMBTUNE_WEBHOOK_URL")
+    except MissingSecretError:
+        return
+    try:
+        answer = requests.post(url, json={"text": text, "content": text, **fields}, timeout=TIMEOUT)
+        if not answer.ok:
+            logger.warning(
+                "The webhook answered HTTP %d; it was told: %s", answer.status_code, text
+            )
+    except (requests.RequestException, ValueError) as error:
+        logger.warning("The webhook failed (%s); it was told: %s", type(error).__name__, text)
+
+
+def notify_verdict(channel: str, verdict: Verdict) -> None:
+    """Tell what became of a new version; one that was decided on before is no news."""
+    if verdict.is_new:
+        became = "promoted" if verdict.promoted else "kept"
+        text = f"thumbtune: {channel}: version {verdict.version} {verdict.why}"
+        notify(text, event=f"model.{became}", **verdict.model_dump(include={"version", "champion"}))
+
+
+def notify_failure(flow: Any, flow_run: Any, state: Any) -> None:
+    """A flow's `on_failure` and `on_crashed` hook."""
+    channel = flow_run.parameters.get("channel") or flow_run.parameters.get("source")
+    text = f"thumbtune: {flow.name} of {channel} {state.name.lower()}: {state.message}"
+    notify(text, event=f"{flow.name}.{state.name.lower()}", flow_run=str(flow_run.id))

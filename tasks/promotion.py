@@ -1,0 +1,241 @@
+"""Step: promote the challenger to champion if it is not worse, on the same current test split."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import bootstrap
+
+from tasks.evaluation import Evaluation, Prediction
+from tasks.parameters import PromotionParameters, TrainParameters
+from tasks.registry import Registry
+from tasks.thumbnails import Example
+from tasks.workspace import Table, Workspace
+
+Opponent = Literal["champion", "untouched"]
+Rule = Literal["not_worse", "higher", "better"]
+
+
+class PairedDifference(BaseModel):
+    """A metric of two models on the same videos."""
+
+    model_config = ConfigDict(frozen=True)
+
+    opponent: Opponent
+    metric: str
+    videos: int
+    challenger: float
+    other: float
+    interval: tuple[float, float]
+    """95 % interval of challenger minus other."""
+
+    @property
+    def difference(self) -> float:
+        """Challenger minus other."""
+        return self.challenger - self.other
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.metric} {self.challenger:.3f} against the {self.opponent}'s {self.other:.3f} "
+            f"on {self.videos} test videos ({self.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
+        )
+
+
+class Verdict(BaseModel):
+    """What became of the challenger."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    is_new: bool
+    """False if the version was decided on in an earlier run."""
+    promoted: bool
+    why: str
+    champion: int | None
+    """The version in use now."""
+    differences: list[PairedDifference] = []
+
+
+class NothingToCompareOnError(ValueError):
+    """No test video is left on which the comparison would be fair."""
+
+
+def paired_difference(
+    opponent: Opponent,
+    challenger: Sequence[Prediction],
+    other: Sequence[Prediction],
+    metric: Literal["MRR", "Recall@1"],
+    samples: int,
+    seed: int,
+) -> PairedDifference:
+    """Compare two models by paired bootstrap over the test videos (Efron & Tibshirani 1993).
+
+    Args:
+        challenger, other: answers to the same videos, in any order.
+    """
+    ranks = {answer.video_id: answer.rank for answer in other}
+    ours = _values([answer.rank for answer in challenger], metric)
+    theirs = _values([ranks[answer.video_id] for answer in challenger], metric)
+    difference = ours - theirs
+    low = high = float(difference.mean())
+    if np.ptp(difference) > 0:
+        interval = bootstrap(
+            (difference,),
+            np.mean,
+            n_resamples=samples,
+            batch=max(1, 2_000_000 // len(difference)),
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    return PairedDifference(
+        opponent=opponent,
+        metric=metric,
+        videos=len(difference),
+        challenger=float(ours.mean()),
+        other=float(theirs.mean()),
+        interval=(low, high),
+    )
+
+
+def _values(ranks: Sequence[int], metric: str) -> NDArray[np.float64]:
+    rank = np.array(ranks, float)
+    return 1 / rank if metric == "MRR" else (rank <= 1).astype(float)
+
+
+def stands(difference: PairedDifference, rule: Rule) -> bool:
+    """Whether the challenger passes the rule.
+
+    `not_worse`: the interval reaches zero or more; `higher`: the metric is at least as high;
+    `better`: the whole interval is above zero.
+    """
+    match rule:
+        case "not_worse":
+            return difference.interval[1] >= 0
+        case "higher":
+            return difference.difference >= 0
+    return difference.interval[0] > 0
+
+
+def judge(differences: Sequence[PairedDifference], rule: Rule) -> tuple[bool, str]:
+    """Whether the challenger is promoted, and why or why not."""
+    for difference in differences:
+        if not stands(difference, rule):
+            return False, f"kept, not promoted: {difference} fails the rule `{rule}`"
+    told = "; ".join(map(str, differences)) or "nothing to compare with"
+    return True, f"promoted by the rule `{rule}`: {told}"
+
+
+def compare(
+    challenger: Sequence[Prediction],
+    untouched: Sequence[Prediction],
+    champion: Sequence[Prediction] | None,
+    learned_from: set[str],
+    parameters: PromotionParameters,
+    seed: int,
+) -> list[PairedDifference]:
+    """The challenger against the champion, if there is one, and against the untouched model.
+
+    Args:
+        challenger, untouched, champion: answers on the test split.
+        learned_from: videos of the champion's training; they do not count against it. Splits by
+            hash are stable, so none is in test; another split.method may move a video there.
+
+    Raises:
+        NothingToCompareOnError: the champion has learned from every test video.
+    """
+    metric, samples = parameters.metric, parameters.bootstrap_samples
+    differences = []
+    if champion is not None:
+        fair = [answer for answer in challenger if answer.video_id not in learned_from]
+        if not fair:
+            raise NothingToCompareOnError(
+                f"the champion has learned from all {len(challenger)} videos of this test split. "
+                "Keep split.method `hash`, with the shares and the channel as they were."
+            )
+        differences.append(paired_difference("champion", fair, champion, metric, samples, seed))
+    differences.append(paired_difference("untouched", challenger, untouched, metric, samples, seed))
+    return differences
+
+
+@task(name="promote", persist_result=False)
+def promote(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    examples: Table,
+    untouched: Evaluation,
+    challenger: Evaluation,
+    champion: Evaluation | None,
+) -> Verdict:
+    """Keep the trained model as a version, and make it the champion if the rule allows.
+
+    A version is decided on once: after a rollback the same model does not come back by itself.
+
+    Args:
+        champion: the present champion's measures on the same examples; None if there is none.
+    """
+    logger = get_run_logger()
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    rows = workspace.read_table(examples, Example)
+    version = registry.add(
+        model=challenger.model,
+        untouched=untouched.model,
+        parameters=parameters,
+        examples=examples,
+        learned_from=[row.id for row in rows if row.split != "test"],
+        seen=[row.id for row in rows],
+        metrics=challenger.splits["test"].metrics,
+    )
+    present = registry.champion()
+    current = present.number if present else None
+    for decision in registry.decisions():
+        if decision.version == version.number:
+            why = f"was decided on before: {decision.why}"
+            logger.info("Version %d of %s %s", version.number, registry.name, why)
+            return Verdict(
+                version=version.number, is_new=False, promoted=False, why=why, champion=current
+            )
+    if present and champion is None:
+        logger.warning("The champion's weights are gone; only the untouched model is compared")
+    differences: list[PairedDifference] = []
+    try:
+        differences = compare(
+            _on_test(workspace, challenger),
+            _on_test(workspace, untouched),
+            _on_test(workspace, champion) if champion else None,
+            set(present.learned_from) if present else set(),
+            parameters.promotion,
+            parameters.seed,
+        )
+        promoted, why = judge(differences, parameters.promotion.rule)
+    except NothingToCompareOnError as error:
+        promoted, why = False, f"kept, not promoted: {error}"
+    decision = registry.decide(version.number, version.number if promoted else current, why)
+    removed = registry.remove_old_models(parameters.promotion.keep_models)
+    logger.info("Version %d of %s %s", version.number, registry.name, why)
+    if removed:
+        logger.info("Deleted the weights of old versions: %s", ", ".join(map(str, removed)))
+    emit_event(
+        event=f"thumbtune.model.{'promoted' if promoted else 'kept'}",
+        resource={"prefect.resource.id": f"thumbtune.channel.{registry.name}"},
+        payload={"channel": parameters.channel, "version": version.number, "why": why},
+    )
+    return Verdict(
+        version=version.number,
+        is_new=True,
+        promoted=promoted,
+        why=why,
+        champion=decision.champion,
+        differences=differences,
+    )
+
+
+def _on_test(workspace: Workspace, evaluation: Evaluation) -> list[Prediction]:
+    answers = workspace.read_table(evaluation.predictions, Prediction)
+    return [answer for answer in answers if answer.split == "test"]

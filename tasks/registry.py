@@ -1,0 +1,221 @@
+"""Step: keep every version of a channel's model, and which of them is the champion.
+
+Nothing here is ever changed, only added, each file whole and under a number of its own:
+`registry/<channel>/versions/000007.json` tells where a model came from and how it measured,
+`registry/<channel>/decisions/000009.json` what became of it and who is the champion since, and why.
+So history is kept, and two runs at once do not overwrite it.
+"""
+
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock
+from pydantic import BaseModel, ConfigDict
+
+from tasks.models import ModelReference
+from tasks.parameters import TrainParameters
+from tasks.workspace import Table, Workspace, fingerprint
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class Version(BaseModel):
+    """One trained model of a channel."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    created: datetime
+    model: ModelReference
+    untouched: ModelReference
+    """What it was trained from."""
+    parameters: TrainParameters
+    examples: Table
+    learned_from: list[str]
+    """Ids of the videos of its train and valid splits."""
+    seen: list[str]
+    """Ids of all videos that the run knew, test included."""
+    metrics: dict[str, float]
+    """On the test split of its run, by short names such as `Recall@1`."""
+
+
+class Decision(BaseModel):
+    """What became of a version, and who is the champion since."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    version: int
+    champion: int | None
+    why: str
+    at: datetime
+
+
+class UnknownVersionError(ValueError):
+    """There is no such version of this channel."""
+
+
+def registry_name(source: str, channel: str | None) -> str:
+    """Name of a channel's folder: readable, and different for different channels."""
+    readable = re.sub(r"[^\w.-]+", "-", (channel or source).rstrip("/").rpartition("/")[2])
+    return f"{readable.strip('-.') or 'channel'}-{fingerprint(source, channel or '')[:8]}"
+
+
+class Registry:
+    """The versions of one channel, and what was decided on them."""
+
+    def __init__(self, workspace: Workspace, source: str, channel: str | None) -> None:
+        self.name = registry_name(source, channel)
+        self.folder = workspace.root / "registry" / self.name
+
+    def versions(self) -> list[Version]:
+        """All versions, the oldest first."""
+        return _read_all(self.folder / "versions", Version)
+
+    def version(self, number: int) -> Version:
+        """One version.
+
+        Raises:
+            UnknownVersionError: there is none of this number; it lists those that there are.
+        """
+        versions = {version.number: version for version in self.versions()}
+        if number not in versions:
+            known = ", ".join(map(str, versions)) or "none"
+            raise UnknownVersionError(f"{self.name} has no version {number}; it has: {known}.")
+        return versions[number]
+
+    def decisions(self) -> list[Decision]:
+        """The history, the oldest first."""
+        return _read_all(self.folder / "decisions", Decision)
+
+    def champion(self) -> Version | None:
+        """The version in use, if any was ever promoted."""
+        decisions = self.decisions()
+        number = decisions[-1].champion if decisions else None
+        return self.version(number) if number else None
+
+    def add(
+        self,
+        model: ModelReference,
+        untouched: ModelReference,
+        parameters: TrainParameters,
+        examples: Table,
+        learned_from: list[str],
+        seen: list[str],
+        metrics: dict[str, float],
+    ) -> Version:
+        """Keep a trained model as the next version; the same model again is the same version."""
+        for version in self.versions():
+            if (version.model.fingerprint, version.examples) == (model.fingerprint, examples):
+                return version
+        return _append(
+            self.folder / "versions",
+            lambda number: Version(
+                number=number,
+                created=datetime.now(UTC),
+                model=model,
+                untouched=untouched,
+                parameters=parameters,
+                examples=examples,
+                learned_from=learned_from,
+                seen=seen,
+                metrics=metrics,
+            ),
+        )
+
+    def decide(self, version: int, champion: int | None, why: str) -> Decision:
+        """Write down what became of a version, and who is the champion now."""
+        return _append(
+            self.folder / "decisions",
+            lambda number: Decision(
+                number=number, version=version, champion=champion, why=why, at=datetime.now(UTC)
+            ),
+        )
+
+    def roll_back(self, version: int, why: str) -> Decision:
+        """Make a version the champion by hand.
+
+        Raises:
+            UnknownVersionError: there is none of this number, or its weights were deleted.
+        """
+        if not Path(self.version(version).model.path).exists():
+            raise UnknownVersionError(
+                f"The weights of version {version} of {self.name} are no longer there "
+                "(promotion.keep_models tells how many are kept). Choose a later version."
+            )
+        return self.decide(version, version, why)
+
+    def remove_old_models(self, keep: int) -> list[int]:
+        """Delete the weights of old versions; their records stay.
+
+        The newest versions and the last champions keep theirs, `keep` of each.
+
+        Returns:
+            The versions whose weights were deleted now.
+        """
+        versions = self.versions()
+        decided = [decision.champion for decision in reversed(self.decisions())]
+        champions = list(dict.fromkeys(number for number in decided if number))
+        kept = {version.number for version in versions[-keep:]} | set(champions[:keep])
+        in_use = {v.model.path for v in versions if v.number in kept}
+        removed = []
+        for version in versions:
+            folder = Path(version.model.path)
+            if version.number not in kept and version.model.path not in in_use and folder.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(version.number)
+        return removed
+
+    @contextmanager
+    def one_run_at_a_time(self, tell: Callable[[str], None]) -> Iterator[None]:
+        """Wait until no other run trains this channel.
+
+        The lock is the operating system's, so it ends with its process, however that dies.
+
+        Args:
+            tell: called if there is a wait.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "training.lock")
+        try:
+            lock.acquire(timeout=0)
+        except TimeoutError:
+            tell(f"Another run trains {self.name}; waiting until it is done")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _read_all(folder: Path, record: type[Record]) -> list[Record]:
+    return [record.model_validate_json(file.read_bytes()) for file in sorted(folder.glob("*.json"))]
+
+
+def _append(folder: Path, make: Callable[[int], Record]) -> Record:
+    """Write a record under the next free number; of two writers at once each gets its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    last = max((int(file.stem) for file in folder.glob("*.json")), default=0)
+    for number in count(last + 1):
+        record = make(number)
+        temporary = folder / f".{uuid.uuid4().hex}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(record.model_dump_json(indent=1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, folder / f"{number:06}.json")
+        except FileExistsError:
+            continue
+        finally:
+            temporary.unlink(missing_ok=True)
+        return record
+    raise AssertionError("unreachable")

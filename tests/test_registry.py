@@ -1,0 +1,142 @@
+"""Versions of a channel's model, decisions on them, and one run at a time."""
+
+import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.models import ModelReference
+from tasks.parameters import TrainParameters
+from tasks.registry import Registry, UnknownVersionError, Version, registry_name
+from tasks.workspace import Table, Workspace
+
+
+@pytest.fixture
+def registry(workspace: Workspace) -> Registry:
+    return Registry(workspace, "youtube", "@tester")
+
+
+def add(registry: Registry, number: int, workspace: Workspace) -> Version:
+    folder = workspace.root / "models" / f"key{number}" / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_text("weights")
+    model = ModelReference(name="clip (fine-tuned)", path=str(folder), fingerprint=f"f{number}")
+    return registry.add(
+        model=model,
+        untouched=ModelReference(name="clip", path="/clip", fingerprint="f"),
+        parameters=TrainParameters(channel="@tester"),
+        examples=Table(path="examples/a.jsonl", fingerprint="a", rows=3),
+        learned_from=["a", "b"],
+        seen=["a", "b", "c"],
+        metrics={"Recall@1": 0.5},
+    )
+
+
+def test_a_channels_folder_is_readable_and_its_own() -> None:
+    names = [
+        registry_name("youtube", "@tester"),
+        registry_name("folder", "@tester"),
+        registry_name("youtube", "https://www.youtube.com/@tester"),
+        registry_name("folder", "../a channel/"),
+        registry_name("sample", None),
+    ]
+    assert [name.rpartition("-")[0] for name in names] == [
+        "tester",
+        "tester",
+        "tester",
+        "a-channel",
+        "sample",
+    ]
+    assert len(set(names)) == 5
+
+
+def test_versions_are_numbered_and_the_same_model_is_the_same_version(
+    registry: Registry, workspace: Workspace
+) -> None:
+    first, second, again = (add(registry, n, workspace) for n in (1, 2, 1))
+    assert (first.number, second.number, again) == (1, 2, first)
+    assert registry.versions() == [first, second]
+    with pytest.raises(UnknownVersionError, match=r"has no version 7; it has: 1, 2\."):
+        registry.version(7)
+
+
+def test_the_champion_is_the_last_decision_and_the_history_is_kept(
+    registry: Registry, workspace: Workspace
+) -> None:
+    assert registry.champion() is None
+    first, second = add(registry, 1, workspace), add(registry, 2, workspace)
+    registry.decide(1, None, "kept")
+    assert registry.champion() is None
+    registry.decide(2, 2, "promoted")
+    assert registry.champion() == second
+    registry.roll_back(1, "the other one misses the point")
+    assert registry.champion() == first
+    assert [(d.number, d.version, d.champion) for d in registry.decisions()] == [
+        (1, 1, None),
+        (2, 2, 2),
+        (3, 1, 1),
+    ]
+    assert Registry(workspace, "youtube", "@other").champion() is None
+
+
+def test_writers_at_once_lose_nothing(registry: Registry, workspace: Workspace) -> None:
+    add(registry, 1, workspace)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: registry.decide(1, 1, str(n)), range(40)))
+    decisions = registry.decisions()
+    assert [decision.number for decision in decisions] == list(range(1, 41))
+    assert {decision.why for decision in decisions} == {str(n) for n in range(40)}
+
+
+def test_old_versions_lose_their_weights_but_not_their_record(
+    registry: Registry, workspace: Workspace
+) -> None:
+    versions = [add(registry, n, workspace) for n in range(1, 7)]
+    for champion in (1, 2):
+        registry.decide(champion, champion, "promoted")
+    assert registry.remove_old_models(keep=2) == [3, 4]
+    assert registry.remove_old_models(keep=2) == []
+    there = [v.number for v in versions if Path(v.model.path).exists()]
+    assert there == [1, 2, 5, 6]
+    assert registry.versions() == versions
+    with pytest.raises(UnknownVersionError, match="weights of version 3 of tester-"):
+        registry.roll_back(3, "")
+
+
+def hold(root: Path, held: Any) -> None:
+    registry = Registry(Workspace.open(root), "youtube", "@tester")
+    with registry.one_run_at_a_time(print):
+        held.set()
+        time.sleep(600)
+
+
+def test_a_second_run_waits_and_a_killed_one_blocks_nobody(
+    registry: Registry, workspace: Workspace
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    held = context.Event()
+    process = context.Process(target=hold, args=(workspace.root, held))
+    process.start()
+    assert held.wait(60)
+    told: list[str] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def run() -> float:
+            with registry.one_run_at_a_time(told.append):
+                return time.monotonic()
+
+        waiting = pool.submit(run)
+        time.sleep(1)
+        assert not waiting.done()
+        killed = time.monotonic()
+        os.kill(process.pid or 0, signal.SIGKILL)
+        assert killed < waiting.result(30)
+    assert told == [f"Another run trains {registry.name}; waiting until it is done"]
+    process.join()
+    with Registry(workspace, "youtube", "@other").one_run_at_a_time(told.append):
+        assert len(told) == 1
