@@ -143,10 +143,10 @@ def collect(
     text_model: ModelReference | None,
 ) -> tuple[list[FunnelStage], Table]:
     """From the channel to a table of `Example`: videos, splits, negatives and thumbnails."""
-    fetch = fetch_videos.with_options(
-        cache_expiration=timedelta(hours=parameters.videos.expiration_hours)
-    )
-    videos = stages.run(fetch, workspace, parameters.source, parameters.channel, parameters.videos)
+    hours = parameters.videos.expiration_hours
+    fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
+    asked = (parameters.source, parameters.channel, parameters.videos)
+    videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
     pairs = stages.run(
         mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed

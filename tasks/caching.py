@@ -82,9 +82,14 @@ class Stages:
         self.executed: Counter[str] = Counter()
         self.cached: Counter[str] = Counter()
 
-    def run(self, step: Task[..., Result], *args: Any) -> Result:
-        """Run one step, or take its result from the cache."""
-        state: Any = step.with_options(refresh_cache=self.refresh)(*args, return_state=True)
+    def run(self, step: Task[..., Result], *args: Any, refresh: bool = False) -> Result:
+        """Run one step, or take its result from the cache.
+
+        Args:
+            refresh: run it in any case.
+        """
+        refresh = refresh or self.refresh
+        state: Any = step.with_options(refresh_cache=refresh)(*args, return_state=True)
         return self._settle(step, state, args)
 
     def map(self, step: Task[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:

@@ -37,7 +37,9 @@ class VideosParameters(_Stage):
         180.0, ge=0, description="Videos shorter than this, in seconds, are left out (shorts)."
     )
     expiration_hours: float = Field(
-        24.0, gt=0, description="A fetched list of videos is used again for so many hours."
+        24.0,
+        ge=0,
+        description="A fetched list of videos is used again for so many hours; 0: ask every time.",
     )
 
 

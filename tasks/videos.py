@@ -83,12 +83,13 @@ def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
 
 
-_inputs_key = content_key(version=1)
+_inputs_key = content_key(version=2)
 
 
 def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     """A list of local videos is out of date as soon as one of the files changes."""
-    key = _inputs_key(context, parameters)
+    asked = parameters["parameters"].model_copy(update={"expiration_hours": 0.0})
+    key = _inputs_key(context, {**parameters, "parameters": asked})
     folder = _folder(parameters["source"], parameters["channel"])
     local = parameters["source"] != "youtube" and folder.is_dir()
     return f"{key}-{folder_stamp(folder)[:16]}" if local else key

@@ -53,5 +53,6 @@ def youtube(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> YouTubeS
     """A stand-in for YouTube on this machine, with its key in the environment."""
     server = YouTubeServer(httpserver)
     monkeypatch.setenv("THUMBTUNE_YOUTUBE_API_URL", server.api_url)
+    monkeypatch.setenv("THUMBTUNE_YOUTUBE_FEED_URL", server.feed_url)
     monkeypatch.setenv("YOUTUBE_API_KEY", server.key)
     return server

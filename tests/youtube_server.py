@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter, deque
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
@@ -49,6 +50,10 @@ class YouTubeServer:
         http.expect_request("/youtube/v3/playlistItems").respond_with_handler(self._playlist_items)
         http.expect_request("/youtube/v3/videos").respond_with_handler(self._videos)
         http.expect_request("/youtube/v3/search").respond_with_handler(self._search)
+        self.feed_url = http.url_for("/feeds/videos.xml")
+        self.feed_requests = 0
+        self.has_feed = True
+        http.expect_request("/feeds/videos.xml").respond_with_handler(self._feed)
         http.expect_request(re.compile("/vi/.*")).respond_with_handler(self._thumbnail)
 
     def add_channel(
@@ -164,6 +169,24 @@ class YouTubeServer:
         items.append({"kind": "youtube#searchResult", "etag": "e", "id": itself})
         body = self._page(request, items, "youtube#searchListResponse")
         return self._answer(request, "search", body)
+
+    def _feed(self, request: Request) -> Response:
+        """The 15 newest videos of a channel, as Atom."""
+        self.feed_requests += 1
+        channel = self.channels.get(request.args["channel_id"])
+        if channel is None or not self.has_feed:
+            return Response("", 404)
+        newest = sorted(channel["videos"], key=lambda video: -video["day"])[:15]
+        entries = "".join(
+            f"<entry><yt:videoId>{v['id']}</yt:videoId><title>{escape(v['title'])}</title></entry>"
+            for v in newest
+        )
+        return Response(
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<feed xmlns:yt="http://www.youtube.com/xml/schemas/2015" '
+            f'xmlns="http://www.w3.org/2005/Atom">{entries}</feed>',
+            content_type="text/xml",
+        )
 
     def _videos(self, request: Request) -> Response:
         known = {v["id"]: v for channel in self.channels.values() for v in channel["videos"]}

@@ -1,0 +1,73 @@
+"""The watch: start training where a channel has enough new videos.
+
+Run it on a schedule (prefect.yaml), or as `python flows/watch_flow.py --start here` from cron.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+
+from flows.train_flow import train
+from tasks.notifications import notify_failure
+from tasks.parameters import TrainParameters, WatchParameters, parse_command_line, takes
+from tasks.watching import News, announce, look_for_news, read_channels, with_fresh_list
+from tasks.workspace import Workspace
+
+
+class WatchError(Exception):
+    """Some channels could not be watched; the others were."""
+
+
+@flow(name="watch", persist_result=False, on_failure=[notify_failure], on_crashed=[notify_failure])
+@takes(WatchParameters)
+def watch(options: WatchParameters) -> list[News]:
+    """Look for new videos of every channel, and start training where there are enough."""
+    news: list[News] = []
+    rows: list[dict[str, str | int]] = []
+    failed: list[str] = []
+    for parameters in read_channels(options.channels):
+        name = parameters.channel or parameters.source
+        try:
+            found = watch_channel(parameters, options)
+        except Exception as error:  # one channel's trouble is not the others'
+            get_run_logger().error("%s: %s", name, error)
+            failed.append(f"{name}: {error}")
+            continue
+        get_run_logger().info("%s: %s", name, found.why)
+        news.append(found)
+        started = "yes" if found.train else "no"
+        rows.append({"channel": name, "new": found.new, "training": started, "why": found.why})
+    create_table_artifact(rows, key="watch")
+    if failed:
+        raise WatchError("; ".join(failed))
+    return news
+
+
+def watch_channel(parameters: TrainParameters, options: WatchParameters) -> News:
+    """Look at one channel, and start its training if it is due."""
+    workspace = Workspace.open(parameters.workspace)
+    news: News = look_for_news(workspace, parameters, options)
+    if news.train and options.start == "event":
+        announce(workspace, parameters, news)
+    elif news.train:
+        train(**dict(with_fresh_list(parameters)))
+    return news
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the flow from the command line; 0 if every channel was watched."""
+    options = parse_command_line(WatchParameters, arguments)
+    try:
+        with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+            watch(**dict(options))
+    except Exception as error:  # Prefect has logged the traceback
+        print(f"\nthumbtune: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""A channel's public feed: its newest videos without a key and without quota."""
+
+import os
+from xml.etree import ElementTree
+
+import requests
+
+TIMEOUT = (10, 30)  # seconds to connect and between two bytes
+LONGEST = 2_000_000  # bytes; a feed of 15 videos has some 40,000
+VIDEO_ID = "{http://www.youtube.com/xml/schemas/2015}videoId"
+
+
+class FeedError(Exception):
+    """The feed cannot be read; the API can be asked instead."""
+
+
+def feed_url() -> str:
+    """Address of the feeds; THUMBTUNE_YOUTUBE_FEED_URL sets another one."""
+    standard = "https://www.youtube.com/feeds/videos.xml"
+    return os.environ.get("THUMBTUNE_YOUTUBE_FEED_URL", standard)
+
+
+def newest_videos(channel_id: str) -> list[str]:
+    """Ids of the some 15 newest videos of a channel, shorts and live streams included.
+
+    Args:
+        channel_id: UC and 22 characters.
+
+    Raises:
+        FeedError: no answer, no such feed, or no feed in it.
+    """
+    try:
+        with requests.get(
+            feed_url(), params={"channel_id": channel_id}, timeout=TIMEOUT, stream=True
+        ) as answer:
+            if answer.status_code != 200:
+                raise FeedError(f"HTTP {answer.status_code}")
+            content = answer.raw.read(LONGEST + 1, decode_content=True)
+        if len(content) > LONGEST:
+            raise FeedError(f"larger than {LONGEST:,} bytes")
+        feed = ElementTree.fromstring(content)
+    except requests.RequestException as error:
+        raise FeedError(type(error).__name__) from None
+    except ElementTree.ParseError as error:
+        raise FeedError(f"no XML: {error}") from None
+    return [element.text for element in feed.iter(VIDEO_ID) if element.text]

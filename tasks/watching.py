@@ -1,0 +1,211 @@
+"""Step: see cheaply whether a channel has enough new videos to train again."""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect import task
+from prefect.events import emit_event
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.parameters import TrainParameters, WatchParameters
+from tasks.registry import Registry
+from tasks.sources.feed import FeedError, newest_videos
+from tasks.sources.youtube import call_youtube, find_channel
+from tasks.videos import list_videos
+from tasks.workspace import Workspace, write_atomically
+
+EVENT = "thumbtune.videos.new"
+"""What the trigger of the train deployment in prefect.yaml waits for."""
+
+
+class ChannelsFileError(ValueError):
+    """The file of channels cannot be used; the message names the entry and the mend."""
+
+
+def read_channels(file: Path) -> list[TrainParameters]:
+    """The channels of a YAML file: `channels`, a list of train parameters, and `defaults`.
+
+    A stage such as `training` in a channel replaces fields of the default, not the whole stage.
+
+    Raises:
+        ChannelsFileError: the file is missing, no YAML, or an entry is wrong.
+    """
+    try:
+        content = yaml.safe_load(file.expanduser().read_bytes())
+    except (OSError, yaml.YAMLError) as error:
+        raise ChannelsFileError(f"channels: {file} cannot be read as YAML: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("channels"), list):
+        raise ChannelsFileError(
+            f"channels: {file} needs a list `channels:`, such as\nchannels:\n  - channel: '@handle'"
+        )
+    if unknown := set(content) - {"channels", "defaults"}:
+        raise ChannelsFileError(
+            f"channels: {file} has {', '.join(sorted(map(str, unknown)))}; it may have `channels` "
+            "and `defaults`."
+        )
+    found = [
+        _channel(file, place, _merged(content.get("defaults") or {}, entry))
+        for place, entry in enumerate(content["channels"], 1)
+    ]
+    names = [(channel.source, channel.channel) for channel in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ChannelsFileError(f"channels: {file} has {twice[0][1]} twice. Remove one.")
+    return found
+
+
+def _merged(defaults: dict[str, Any], entry: Any) -> dict[str, Any]:
+    merged = dict(defaults)
+    for name, value in (entry if isinstance(entry, dict) else {"channel": entry}).items():
+        both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+        merged[name] = {**merged[name], **value} if both else value
+    return merged
+
+
+def _channel(file: Path, place: int, values: dict[str, Any]) -> TrainParameters:
+    try:
+        return TrainParameters.model_validate(values)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ChannelsFileError(
+            f"channels: {file}, channel {place}: {f'{field}: ' if field else ''}{message}"
+        ) from None
+
+
+class News(BaseModel):
+    """What a channel has that its newest model has not seen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    new: int
+    """Long-form videos."""
+    train: bool
+    why: str
+
+
+class Memory(BaseModel):
+    """What the watch knows from the last times."""
+
+    channel_id: str | None = None
+    dismissed: list[str] = []
+    """Videos of the feed that are of no use, such as shorts."""
+    announced: str = ""
+    """Hash of the new videos for which a training was started last."""
+    announced_at: datetime | None = None
+
+    @classmethod
+    def read(cls, file: Path) -> "Memory":
+        """From a file; nothing is known if it is not there or damaged."""
+        try:
+            return cls.model_validate_json(file.read_bytes())
+        except (OSError, ValidationError):
+            return cls()
+
+
+def judge_news(
+    new: Sequence[str],
+    trained_at: datetime | None,
+    memory: Memory,
+    options: WatchParameters,
+    now: datetime,
+) -> tuple[bool, str]:
+    """Whether to train again, and why or why not.
+
+    Args:
+        new: ids of the new long-form videos.
+        trained_at: when the newest version was made, None if there is none.
+    """
+    if memory.announced_at and memory.announced == _mark(new):
+        again = memory.announced_at + timedelta(hours=options.retry_hours)
+        if now < again:
+            return False, f"training was started for these {len(new)} videos; again at {again:%c}"
+    if trained_at is None:
+        return True, f"{len(new)} videos and no model yet"
+    if not new:
+        return False, "nothing new"
+    if len(new) >= options.min_new:
+        return True, f"{len(new)} new videos"
+    age = (now - trained_at).total_seconds() / 86400
+    if age >= options.max_age_days:
+        return True, f"{len(new)} new videos, and the newest model is {age:.0f} days old"
+    return False, f"{len(new)} new videos; {options.min_new} start a training"
+
+
+def _mark(videos: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(videos)).encode()).hexdigest()
+
+
+@task(name="look-for-news", persist_result=False)
+def look_for_news(
+    workspace: Workspace, parameters: TrainParameters, options: WatchParameters
+) -> News:
+    """Compare a channel's videos with those that its newest version knows.
+
+    YouTube's feed comes first, without key and quota; only if it shows something unknown is the
+    API asked, for what has changed since the last time.
+    """
+    logger = get_run_logger()
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    versions = registry.versions()
+    newest = versions[-1] if versions else None
+    seen = set(newest.seen) if newest else set()
+    file = registry.folder / "watch.json"
+    memory = Memory.read(file)
+    listed: list[str] = []
+    if newest and parameters.source == "youtube":
+        memory = _with_channel_id(workspace, parameters, memory)
+        write_atomically(file, memory.model_dump_json().encode())
+        try:
+            listed = newest_videos(memory.channel_id or "")
+            if listed and seen.issuperset(set(listed) - set(memory.dismissed)):
+                return News(new=0, train=False, why="nothing new in the feed")
+        except FeedError as error:
+            logger.warning(
+                "The feed of %s cannot be read (%s); asking the API", registry.name, error
+            )
+    source, channel = parameters.source, parameters.channel
+    videos = list_videos(workspace, source, channel, parameters.videos).videos
+    new = [video.id for video in videos if video.id not in seen]
+    now = datetime.now(UTC)
+    train, why = judge_news(new, newest.created if newest else None, memory, options, now)
+    update: dict[str, Any] = {"dismissed": [id_ for id_ in listed if id_ not in {*seen, *new}]}
+    if train:
+        update |= {"announced": _mark(new), "announced_at": now}
+    write_atomically(file, memory.model_copy(update=update).model_dump_json().encode())
+    return News(new=len(new), train=train, why=why)
+
+
+def _with_channel_id(workspace: Workspace, parameters: TrainParameters, memory: Memory) -> Memory:
+    """The feed knows a channel by its id, which is asked for once."""
+    if memory.channel_id:
+        return memory
+    channel_id, _ = find_channel(
+        lambda endpoint, params: call_youtube(workspace, endpoint, params),
+        parameters.channel or "",
+    )
+    return memory.model_copy(update={"channel_id": channel_id})
+
+
+def with_fresh_list(parameters: TrainParameters) -> TrainParameters:
+    """A training for new videos must not take yesterday's list of them."""
+    videos = parameters.videos.model_copy(update={"expiration_hours": 0.0})
+    return parameters.model_copy(update={"videos": videos})
+
+
+def announce(workspace: Workspace, parameters: TrainParameters, news: News) -> None:
+    """Emit the event on which the trigger in prefect.yaml starts training."""
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    emit_event(
+        event=EVENT,
+        resource={"prefect.resource.id": f"thumbtune.channel.{registry.name}"},
+        payload={
+            "new": news.new,
+            "parameters": with_fresh_list(parameters).model_dump(mode="json"),
+        },
+    )

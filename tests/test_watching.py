@@ -1,0 +1,193 @@
+"""Watching channels: what is looked at, what it costs, and when a training starts."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from pytest_httpserver import HTTPServer
+
+from flows.watch_flow import WatchError, watch
+from tasks.parameters import WatchParameters
+from tasks.registry import Registry
+from tasks.sources.feed import FeedError, newest_videos
+from tasks.watching import ChannelsFileError, Memory, judge_news, read_channels
+from tasks.workspace import Workspace
+from tests.tiny_clip import save_tiny_clip
+from tests.youtube_server import YouTubeServer, make_video
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+OPTIONS = WatchParameters(min_new=3, max_age_days=30, retry_hours=24)
+
+
+def test_a_channel_takes_the_defaults_and_changes_single_fields(tmp_path: Path) -> None:
+    file = tmp_path / "channels.yaml"
+    file.write_text(
+        "defaults:\n"
+        "  model: clip\n"
+        "  training: {epochs: 4, batch_size: 8}\n"
+        "channels:\n"
+        "  - channel: '@a'\n"
+        "  - '@b'\n"
+        "  - channel: '@c'\n"
+        "    model: other\n"
+        "    training: {epochs: 9}\n"
+    )
+    first, second, third = read_channels(file)
+    assert (first.channel, first.model, first.training.epochs) == ("@a", "clip", 4)
+    assert second == first.model_copy(update={"channel": "@b"})
+    assert (third.model, third.training.epochs, third.training.batch_size) == ("other", 9, 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read as YAML: [Errno 2]"),
+        ("channels: [", "cannot be read as YAML: while parsing"),
+        ("- '@a'", "needs a list `channels:`, such as"),
+        ("channels: '@a'", "needs a list `channels:`, such as"),
+        ("channels: ['@a']\nchanels: []", "has chanels; it may have `channels` and `defaults`"),
+        ("channels: ['@a', {channel: '@b', sed: 3}]", "channel 2: sed: Extra inputs are not"),
+        ("channels: [{training: {epochs: 3}}]", "channel 1: channel is missing"),
+        ("channels: ['@a', '@b', '@a']", "has @a twice"),
+    ],
+)
+def test_a_wrong_file_of_channels_is_named(
+    tmp_path: Path, content: str | None, message: str
+) -> None:
+    file = tmp_path / "channels.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ChannelsFileError) as error:
+        read_channels(file)
+    assert str(file) in str(error.value)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("new", "age_days", "train", "why"),
+    [
+        (0, 1, False, "nothing new"),
+        (0, 90, False, "nothing new"),
+        (2, 1, False, "2 new videos; 3 start a training"),
+        (3, 1, True, "3 new videos"),
+        (1, 30, True, "1 new videos, and the newest model is 30 days old"),
+        (60, None, True, "60 videos and no model yet"),
+    ],
+)
+def test_training_starts_for_enough_new_videos_or_after_some_time(
+    new: int, age_days: int | None, train: bool, why: str
+) -> None:
+    videos = [str(n) for n in range(new)]
+    trained_at = None if age_days is None else NOW - timedelta(days=age_days)
+    assert judge_news(videos, trained_at, Memory(), OPTIONS, NOW) == (train, why)
+
+
+def test_a_feed_that_cannot_be_read_says_why(
+    httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    httpserver.expect_request("/gone").respond_with_data("", 404)
+    httpserver.expect_request("/html").respond_with_data("<html><p>no feed")
+    httpserver.expect_request("/endless").respond_with_data("x" * 2_000_001)
+    for path, why in (("gone", "HTTP 404"), ("html", "no XML"), ("endless", "larger than")):
+        monkeypatch.setenv("THUMBTUNE_YOUTUBE_FEED_URL", httpserver.url_for(f"/{path}"))
+        with pytest.raises(FeedError, match=why):
+            newest_videos("UC" + "x" * 22)
+    monkeypatch.setenv("THUMBTUNE_YOUTUBE_FEED_URL", "http://127.0.0.1:9/")
+    with pytest.raises(FeedError, match=requests.ConnectionError.__name__):
+        newest_videos("UC" + "x" * 22)
+
+
+@pytest.fixture
+def channel(youtube: YouTubeServer) -> list[dict[str, Any]]:
+    videos = [make_video(2 * n) for n in range(50)]  # odd ones have no large thumbnail
+    youtube.add_channel(videos)
+    return videos
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> dict[str, Any]:
+    clip = str(save_tiny_clip(tmp_path / "clip"))
+    channels = {
+        "defaults": {
+            "model": clip,
+            "workspace": str(tmp_path / "workspace"),
+            "negatives": {"text_model": clip},
+            "training": {"epochs": 1},
+        },
+        "channels": ["@tester"],
+    }
+    file = tmp_path / "channels.yaml"
+    file.write_text(json.dumps(channels))
+    return {"channels": file, "min_new": 3, "start": "here"}
+
+
+def registry_of(options: dict[str, Any]) -> Registry:
+    root = Path(json.loads(options["channels"].read_text())["defaults"]["workspace"])
+    return Registry(Workspace.open(root), "youtube", "@tester")
+
+
+def test_watching_trains_once_for_new_videos_and_costs_nothing_else(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    registry = registry_of(options)
+    assert watch(**options)[0].why == "50 videos and no model yet"
+    assert [version.number for version in registry.versions()] == [1]
+
+    assert watch(**options)[0].why == "nothing new in the feed"  # asks for the channel's id once
+    units, feeds = youtube.units, youtube.feed_requests
+    assert not watch(**options)[0].train
+    assert (youtube.units, youtube.feed_requests) == (units, feeds + 1)
+
+    channel.append(make_video(100, duration="PT20S"))  # a short
+    assert watch(**options)[0].why == "nothing new"
+    units = youtube.units
+    assert watch(**options)[0].why == "nothing new in the feed"
+    assert youtube.units == units
+
+    channel += [make_video(n) for n in (102, 104)]
+    assert watch(**options)[0].why == "2 new videos; 3 start a training"
+    channel.append(make_video(106))
+    downloads = youtube.image_requests.total()
+    assert watch(**options)[0].why == "3 new videos"
+    assert youtube.image_requests.total() == downloads + 3
+    assert [len(version.seen) for version in registry.versions()] == [50, 53]
+    assert len(registry.decisions()) == 2
+
+
+@pytest.mark.usefixtures("channel")
+def test_the_same_videos_start_a_training_once(options: dict[str, Any]) -> None:
+    options = {**options, "start": "event"}
+    assert watch(**options)[0].train
+    again = watch(**options)[0]
+    assert not again.train
+    assert again.why.startswith("training was started for these 50 videos; again at ")
+    assert watch(**{**options, "retry_hours": 1e-6})[0].train
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_feed_that_is_down_leads_to_the_api(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    youtube.has_feed = False
+    channel.append(make_video(100))
+    assert watch(**options)[0].why == "1 new videos; 3 start a training"
+
+
+@pytest.mark.usefixtures("channel")
+def test_one_channels_trouble_does_not_stop_the_others(options: dict[str, Any]) -> None:
+    content = json.loads(options["channels"].read_text())
+    content["channels"] = ["@nobody", "@tester"]
+    options["channels"].write_text(json.dumps(content))
+    with pytest.raises(WatchError, match="@nobody: channel: YouTube knows no channel '@nobody'"):
+        watch(**options)
+    assert len(registry_of(options).versions()) == 1
+
+
+def test_damaged_memory_is_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "watch.json"
+    file.write_text('{"announced": ')
+    assert Memory.read(file) == Memory()
