@@ -41,7 +41,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
         text_model = resolve(parameters.negatives.text_model, "negatives.text_model")
-    _, examples = collect(workspace, parameters, stages, text_model)
+    _, examples, _ = collect(workspace, parameters, stages, text_model)
 
     fragments = parameters.training.trainable
     features = stages.run(

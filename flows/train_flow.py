@@ -57,6 +57,8 @@ class TrainRun(BaseModel):
     """Which stages were executed and which came from the cache."""
 
 
+NOTHING = "nothing: known from an earlier run"
+
 FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
 """Batches of thumbnails at a time, each with its own simultaneous downloads."""
 
@@ -83,7 +85,7 @@ def train_and_promote(
     """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
-    funnel, examples = collect(workspace, parameters, stages, text_model)
+    funnel, examples, work = collect(workspace, parameters, stages, text_model)
 
     fragments = parameters.training.trainable
     features = stages.run(
@@ -99,7 +101,8 @@ def train_and_promote(
     figures = (trained, untouched, fine_tuned)
     report = stages.run(write_report, workspace, told, funnel, examples, *figures)
     stages.run(write_cards, workspace, told, funnel, *figures)
-    post_artifacts(workspace, parameters, funnel, *figures, report)
+    work["features"] = features.work if stages.was_made(features) else NOTHING
+    post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     present = None
     if champion and Path(champion.model.path).exists():
@@ -141,8 +144,12 @@ def collect(
     parameters: TrainParameters,
     stages: Stages,
     text_model: ModelReference | None,
-) -> tuple[list[FunnelStage], Table]:
-    """From the channel to a table of `Example`: videos, splits, negatives and thumbnails."""
+) -> tuple[list[FunnelStage], Table, dict[str, str]]:
+    """From the channel to a table of `Example`: videos, splits, negatives and thumbnails.
+
+    Returns:
+        The funnel, the examples, and stage → what this run had to do for it.
+    """
     hours = parameters.videos.expiration_hours
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     asked = (parameters.source, parameters.channel, parameters.videos)
@@ -154,7 +161,13 @@ def collect(
     batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
     bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
     examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
-    return [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)], examples
+    funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
+    downloaded = sum(batch.downloaded for batch in batches if stages.was_made(batch))
+    work = {
+        "videos": (videos.work or "listed") if stages.was_made(videos) else NOTHING,
+        "thumbnails": f"{downloaded} of {pairs.rows} downloaded",
+    }
+    return funnel, examples, work
 
 
 def thumbnail_calls(

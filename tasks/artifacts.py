@@ -7,7 +7,7 @@ artifact shows one too, but prints its whole address below.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -35,10 +35,12 @@ def post_artifacts(
     untouched: Evaluation,
     fine_tuned: Evaluation,
     report: Report,
+    work: Mapping[str, str],
 ) -> None:
     """Post the artifacts of a run, from inside its flow; their keys keep a history over the runs.
 
     Args:
+        work: stage → what this run had to do for it.
         report: its files must still be in the workspace.
     """
     folder = workspace.root / report.folder
@@ -48,7 +50,7 @@ def post_artifacts(
         description=f"Of `{untouched.model.name}`. The whole report: `{folder / 'report.html'}`",
     )
     create_table_artifact(parameter_table(parameters), key="parameters")
-    create_table_artifact(funnel_table(funnel), key="data-funnel")
+    create_table_artifact(funnel_table(funnel, work), key="data-funnel")
     create_table_artifact([trainable_row(trained.trainable)], key="trainable-parameters")
     create_markdown_artifact(
         _picture("Loss and validation MRR over the epochs", folder / "loss_curve.png"),
@@ -146,17 +148,20 @@ def _interval(pair: tuple[float, float] | None) -> str:
     return f"{pair[0]:.2f}–{pair[1]:.2f}" if pair else ""
 
 
-def funnel_table(funnel: Sequence[FunnelStage]) -> list[dict[str, Any]]:
-    """One row per stage: how many came in, how many were kept, and why the others went."""
-    return [
+def funnel_table(funnel: Sequence[FunnelStage], work: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One row per stage: how many came in and were kept, why the others went, what was done now."""
+    rows = [
         {
             "stage": stage.name,
             "found": stage.found,
             "kept": stage.kept,
             "left out": ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()),
+            "in this run": work.get(stage.name, ""),
         }
         for stage in funnel
     ]
+    others = [name for name in work if name not in {stage.name for stage in funnel}]
+    return rows + [{"stage": name, "in this run": work[name]} for name in others]
 
 
 def trainable_row(trainable: TrainableParameters) -> dict[str, str]:

@@ -79,6 +79,7 @@ class Stages:
     def __init__(self, workspace: Workspace, refresh: bool) -> None:
         self.workspace = workspace
         self.refresh = refresh
+        self.made: list[Any] = []
         self.executed: Counter[str] = Counter()
         self.cached: Counter[str] = Counter()
 
@@ -109,7 +110,14 @@ class Stages:
             self.cached[step.name] += 1
             return result
         self.executed[step.name] += 1
-        return step.with_options(refresh_cache=True)(*args) if state.name == "Cached" else result
+        if state.name == "Cached":
+            result = step.with_options(refresh_cache=True)(*args)
+        self.made.append(result)
+        return result
+
+    def was_made(self, result: Any) -> bool:
+        """Whether this run made a result, rather than found it."""
+        return any(result is made for made in self.made)
 
     def summary(self) -> str:
         """Which steps ran and which did not need to, for the log."""

@@ -176,6 +176,12 @@ class Encoded(BaseModel):
         """For the report: what was trained on."""
         return self.plan.why + (f" ({self.precision})" if self.plan.depths else "")
 
+    @property
+    def work(self) -> str:
+        """What was done now, in words."""
+        made, found = sum(self.encoded.values()), sum(self.reused.values())
+        return f"{made} encoded, {found} there" if self.plan.depths else "none: trains whole"
+
     def is_whole(self, workspace: Workspace) -> bool:
         """Always: whoever reads a feature makes it again if it is gone."""
         return True

@@ -14,7 +14,7 @@ from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import folder_stamp, list_folder
 from tasks.sources.hub import list_hub
-from tasks.sources.youtube import QUOTA_UNITS, Params, call_youtube, list_channel
+from tasks.sources.youtube import QUOTA_UNITS, UNCHANGED, Params, call_youtube, list_channel
 from tasks.workspace import Table, Workspace
 
 
@@ -27,9 +27,10 @@ def list_videos(
         SourceError: the source cannot be read as asked, or nothing is left of it.
     """
     unusable: Counter[str] = Counter()
+    work = ""
     match source:
         case "youtube":
-            videos, unusable = _list_youtube(workspace, channel or "", parameters)
+            videos, unusable, work = _list_youtube(workspace, channel or "", parameters)
         case "hub":
             videos = list_hub(workspace, channel or "")
         case _:
@@ -42,7 +43,7 @@ def list_videos(
             f"channel: none of {dropped.total()} videos can be used ({reasons or 'none found'}). "
             "Choose another channel, or lower videos.min_duration_seconds."
         )
-    return Listing(videos=kept, dropped=dict(dropped))
+    return Listing(videos=kept, dropped=dict(dropped), work=work)
 
 
 def keep_long_form(
@@ -67,16 +68,20 @@ def keep_long_form(
 
 def _list_youtube(
     workspace: Workspace, channel: str, parameters: VideosParameters
-) -> tuple[list[Video], Counter[str]]:
+) -> tuple[list[Video], Counter[str], str]:
     units: Counter[str] = Counter()
+    answers: Counter[bool] = Counter()
 
     def call(endpoint: str, params: Params) -> dict[str, Any]:
         units[endpoint] += QUOTA_UNITS[endpoint]
-        return call_youtube(workspace, endpoint, params)
+        answer = call_youtube(workspace, endpoint, params)
+        answers[UNCHANGED in answer] += 1
+        return answer
 
     videos, dropped = list_channel(call, channel, parameters.listing)
     get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
-    return videos, dropped
+    work = f"{answers[False]} answers fetched, {answers[True]} unchanged"
+    return videos, dropped, work
 
 
 def _folder(source: str, channel: str | None) -> Path:
@@ -111,4 +116,4 @@ def fetch_videos(
     get_run_logger().info(
         "Videos: %d found, %d kept (left out: %s)", found, len(listing.videos), reasons or "none"
     )
-    return workspace.write_table("videos", listing.videos, listing.dropped)
+    return workspace.write_table("videos", listing.videos, listing.dropped, listing.work)

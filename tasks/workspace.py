@@ -88,6 +88,8 @@ class Table(BaseModel):
     rows: int
     dropped: dict[str, int] = {}
     """Reason → number of rows that the step which wrote this table left out."""
+    work: str = ""
+    """What the step had to do for it, in words; another run may find it done."""
 
     def is_whole(self, workspace: "Workspace") -> bool:
         """Whether the stored rows are still there, unchanged."""
@@ -124,7 +126,11 @@ class Workspace(BaseModel):
             write_atomically(file, data)
 
     def write_table(
-        self, kind: str, rows: Iterable[Row], dropped: Mapping[str, int] | None = None
+        self,
+        kind: str,
+        rows: Iterable[Row],
+        dropped: Mapping[str, int] | None = None,
+        work: str = "",
     ) -> Table:
         """Store rows as `<kind>/<fingerprint>.jsonl`; equal rows give the same file."""
         lines = [row.model_dump_json() for row in rows]
@@ -132,7 +138,8 @@ class Workspace(BaseModel):
         digest = fingerprint(data)
         path = f"{kind}/{digest[:32]}.jsonl"
         self.write_file(path, data)
-        return Table(path=path, fingerprint=digest, rows=len(lines), dropped=dict(dropped or {}))
+        dropped = dict(dropped or {})
+        return Table(path=path, fingerprint=digest, rows=len(lines), dropped=dropped, work=work)
 
     def read_table(self, table: Table, row_type: type[Row]) -> list[Row]:
         """Read the rows of a table in their order."""

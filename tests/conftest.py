@@ -19,6 +19,7 @@ from prefect.testing.utilities import prefect_test_harness
 from pytest_httpserver import HTTPServer
 
 from tasks.workspace import Workspace
+from tests.prefect_server import Server
 from tests.youtube_server import YouTubeServer
 
 
@@ -41,6 +42,19 @@ def prefect_harness(prefect_results: Path) -> Iterator[None]:
         ),
     ):
         yield
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("prefect"))
+    try:
+        server.wait_until_ready()
+        server.prefect("work-pool", "create", "thumbtune", "--type", "process")
+        server.prefect("--no-prompt", "deploy", "--all")
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.wait(30)
 
 
 @pytest.fixture

@@ -41,7 +41,8 @@ def posting(*arguments: Any) -> tuple[str, int]:
     workspace, parameters, funnel, _, trained, untouched, fine_tuned = arguments
     stages = Stages(workspace, refresh=False)
     report = stages.run(write_report, *arguments)
-    post_artifacts(workspace, parameters, funnel, trained, untouched, fine_tuned, report)
+    work = {"videos": "3 answers fetched, 1 unchanged", "features": "5 encoded, 9 there"}
+    post_artifacts(workspace, parameters, funnel, trained, untouched, fine_tuned, report, work)
     return flow_run.id, stages.cached.total()
 
 
@@ -86,7 +87,14 @@ def test_every_run_posts_its_tables_and_pictures_also_from_the_cache(workspace: 
         "fine-tuned 95 %": "0.65–0.85",
     }
     assert json.loads(artifacts["data-funnel"]) == [
-        {"stage": "videos", "found": 14, "kept": 12, "left out": "2 private"}
+        {
+            "stage": "videos",
+            "found": 14,
+            "kept": 12,
+            "left out": "2 private",
+            "in this run": "3 answers fetched, 1 unchanged",
+        },
+        {"stage": "features", "in this run": "5 encoded, 9 there"},
     ]
     assert json.loads(artifacts["trainable-parameters"]) == [
         {"total": "1,000", "trainable": "10", "share": "1.00%", "names": "projection.weight"}

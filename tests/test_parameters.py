@@ -8,7 +8,13 @@ import yaml
 from pydantic import ValidationError
 
 from flows.train_flow import train
-from tasks.parameters import SweepParameters, TrainParameters, parse_command_line
+from tasks.parameters import (
+    SweepParameters,
+    TrainParameters,
+    WatchParameters,
+    parse_command_line,
+)
+from tasks.watching import read_channels
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,7 +153,25 @@ def test_a_flow_run_checks_bounds_before_it_starts() -> None:
 
 def test_prefect_yaml_holds_valid_parameters() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert {deployment["name"] for deployment in deployments} == {"train", "sample", "sweep"}
+    assert {deployment["name"] for deployment in deployments} == {
+        "train",
+        "sample",
+        "sweep",
+        "watch",
+    }
+    models = {"sweep": SweepParameters, "watch": WatchParameters}
     for deployment in deployments:
-        of_flow = SweepParameters if "sweep" in deployment["entrypoint"] else TrainParameters
-        of_flow.model_validate(deployment["parameters"])
+        models.get(deployment["name"], TrainParameters).model_validate(deployment["parameters"])
+
+
+def test_the_trigger_of_training_hands_over_every_parameter() -> None:
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    [trigger] = next(d["triggers"] for d in deployments if d["name"] == "train")
+    assert list(trigger["parameters"]) == list(TrainParameters.model_fields)
+    for name, value in trigger["parameters"].items():
+        assert value["value"]["template"] == f"{{{{ event.payload.parameters.{name} | tojson }}}}"
+
+
+def test_the_file_of_channels_is_ready_to_be_edited() -> None:
+    [channel] = read_channels(ROOT / "channels.yaml")
+    assert channel.channel == "@your-handle"

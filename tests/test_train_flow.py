@@ -18,6 +18,7 @@ from flows.train_flow import TrainRun, train
 from tasks.evaluation import RecallEvaluator
 from tasks.freezing import NothingMatchesError
 from tasks.parameters import EvaluationParameters
+from tasks.registry import Registry
 from tasks.thumbnails import Example, TooManyBadThumbnailsError
 from tasks.workspace import Table, Workspace
 from tests.tiny_clip import save_tiny_clip
@@ -73,6 +74,11 @@ def posted_artifacts() -> dict[str, Artifact]:
 
     artifacts = sorted(asyncio.run(read()), key=lambda artifact: artifact.created)
     return {artifact.key: artifact for artifact in artifacts if artifact.key}
+
+
+def work_of_the_last_run() -> dict[str, str]:
+    rows = json.loads(str(posted_artifacts()["data-funnel"].data))
+    return {row["stage"]: row["in this run"] for row in rows}
 
 
 @pytest.mark.usefixtures("channel")
@@ -145,9 +151,19 @@ def test_a_grown_channel_fetches_only_what_is_new(
 ) -> None:
     train(**options)
     _, before = examples_of(options)
+    assert work_of_the_last_run() == {
+        "videos": "5 answers fetched, 0 unchanged",
+        "thumbnails": "60 of 60 downloaded",
+        "features": "120 encoded, 0 there",
+    }
     asked = youtube.image_requests.copy()
     channel.append(make_video(100))
-    train(**{**options, "refresh": False, "videos": {"min_duration_seconds": 100}})
+    train(**{**options, "refresh": False, "videos": {"expiration_hours": 0}})
+    assert work_of_the_last_run() == {
+        "videos": "4 answers fetched, 1 unchanged",  # the channel itself is as it was
+        "thumbnails": "1 of 61 downloaded",
+        "features": "2 encoded, 120 there",
+    }
     assert youtube.image_requests - asked == {"/vi/video-00100/maxres.jpg": 1} | {
         path: 1 for path in asked if "maxres" in path and int(path[10:15]) % 2
     }
@@ -158,6 +174,37 @@ def test_a_grown_channel_fetches_only_what_is_new(
         table = Table(path=str(file.relative_to(workspace.root)), fingerprint="", rows=0)
         for example in workspace.read_table(table, Example):
             assert splits.get(example.id, example.split) == example.split
+
+
+def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason(
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {
+        "source": "sample",
+        "model": "sample",
+        "workspace": tmp_path / "workspace",
+        "negatives": {"text_model": "sample"},
+    }
+    registry = Registry(Workspace.open(tmp_path / "workspace"), "sample", None)
+    first = train(**options, training={"epochs": 4, "learning_rate": 0.001}).verdict
+    assert (first.version, first.promoted, first.champion) == (1, True, 1)
+    worse = train(**options, training={"epochs": 1, "learning_rate": 1e-6}).verdict
+    assert (worse.version, worse.promoted, worse.champion) == (2, False, 1)
+    assert "kept, not promoted: MRR" in worse.why
+    assert "against the champion's" in worse.why
+    artifact = posted_artifacts()["promotion"]
+    assert worse.why in str(artifact.description)
+    assert [row["against"] for row in json.loads(str(artifact.data))] == ["champion", "untouched"]
+    better = train(**options, training={"epochs": 10, "learning_rate": 0.002}).verdict
+    assert (better.version, better.promoted, better.champion) == (3, True, 3)
+
+    registry.roll_back(1, "by hand")
+    again = train(**options, training={"epochs": 10, "learning_rate": 0.002}).verdict
+    assert (again.promoted, again.champion) == (False, 1)
+    assert again.why.startswith("was decided on before: promoted")
+    champion = registry.champion()
+    assert champion is not None
+    assert SentenceTransformer(champion.model.path).supports("image")
 
 
 @pytest.mark.usefixtures("channel")

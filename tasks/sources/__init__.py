@@ -31,6 +31,8 @@ class Listing(BaseModel):
 
     videos: list[Video]
     dropped: dict[str, int] = {}
+    work: str = ""
+    """What was asked of the source, in words."""
 
 
 class SourceError(Exception):

@@ -33,6 +33,9 @@ Params = dict[str, str | int]
 Call = Callable[[str, Params], dict[str, Any]]
 """(endpoint, parameters) → the parsed answer of one API call."""
 
+UNCHANGED = "thumbtune:unchanged"
+"""Stands in an answer that is as it was the last time."""
+
 QUOTA_UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 """https://developers.google.com/youtube/v3/determine_quota_cost"""
 
@@ -251,7 +254,7 @@ def request_api(workspace: Workspace, endpoint: str, params: Params) -> dict[str
             "https://console.cloud.google.com/apis/credentials."
         ) from None
     if answer.status_code == 304 and stored:
-        return dict(stored["body"])
+        return {**stored["body"], UNCHANGED: True}
     body = _json_object(answer, endpoint)
     if answer.status_code != 200:
         raise _api_error(answer, body, endpoint)

@@ -1,0 +1,1 @@
+"""The command line for who uses the models: see `thumbtune.cli`."""
