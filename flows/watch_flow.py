@@ -28,7 +28,10 @@ def watch(options: WatchParameters) -> list[News]:
     news: list[News] = []
     rows: list[dict[str, str | int]] = []
     failed: list[str] = []
-    for parameters in read_channels(options.channels):
+    channels = read_channels(options.channels)
+    if not channels:
+        get_run_logger().warning("%s lists no channels yet", options.channels)
+    for parameters in channels:
         name = parameters.channel or parameters.source
         try:
             found = watch_channel(parameters, options)

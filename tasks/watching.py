@@ -95,6 +95,8 @@ class Memory(BaseModel):
     channel_id: str | None = None
     dismissed: list[str] = []
     """Videos of the feed that are of no use, such as shorts."""
+    waiting: list[str] = []
+    """New videos that no training has taken yet; shorts may have pushed them out of the feed."""
     announced: str = ""
     """Hash of the new videos for which a training was started last."""
     announced_at: datetime | None = None
@@ -163,7 +165,7 @@ def look_for_news(
         write_atomically(file, memory.model_dump_json().encode())
         try:
             listed = newest_videos(memory.channel_id or "")
-            if listed and seen.issuperset(set(listed) - set(memory.dismissed)):
+            if listed and seen.issuperset({*listed, *memory.waiting} - set(memory.dismissed)):
                 return News(new=0, train=False, why="nothing new in the feed")
         except FeedError as error:
             logger.warning(
@@ -174,7 +176,8 @@ def look_for_news(
     new = [video.id for video in videos if video.id not in seen]
     now = datetime.now(UTC)
     train, why = judge_news(new, newest.created if newest else None, memory, options, now)
-    update: dict[str, Any] = {"dismissed": [id_ for id_ in listed if id_ not in {*seen, *new}]}
+    dismissed = [id_ for id_ in listed if id_ not in {*seen, *new}]
+    update: dict[str, Any] = {"dismissed": dismissed, "waiting": new}
     if train:
         update |= {"announced": _mark(new), "announced_at": now}
     write_atomically(file, memory.model_copy(update=update).model_dump_json().encode())

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from docs.parameters import page
 from flows.train_flow import train
 from tasks.parameters import (
     SweepParameters,
@@ -172,6 +173,18 @@ def test_the_trigger_of_training_hands_over_every_parameter() -> None:
         assert value["value"]["template"] == f"{{{{ event.payload.parameters.{name} | tojson }}}}"
 
 
-def test_the_file_of_channels_is_ready_to_be_edited() -> None:
-    [channel] = read_channels(ROOT / "channels.yaml")
-    assert channel.channel == "@your-handle"
+def test_the_file_of_channels_begins_empty_and_its_example_is_valid(tmp_path: Path) -> None:
+    assert read_channels(ROOT / "channels.yaml") == []
+    lines = (ROOT / "channels.yaml").read_text().replace("channels: []\n", "").splitlines()
+    example = [line.removeprefix("# ") for line in lines if not line.startswith("# Each")]
+    (tmp_path / "channels.yaml").write_text("\n".join(example[1:]))
+    first, second = read_channels(tmp_path / "channels.yaml")
+    assert (first.channel, second.channel, second.training.epochs) == (
+        "@your-handle",
+        "@another",
+        4,
+    )
+
+
+def test_the_page_of_parameters_is_as_the_models_are() -> None:
+    assert (ROOT / "docs" / "parameters.md").read_text() == page()

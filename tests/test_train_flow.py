@@ -299,7 +299,11 @@ def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(tmp_p
 
 
 def test_the_script_ends_with_one_plain_sentence_when_the_channel_is_wrong(tmp_path: Path) -> None:
-    done = run_script(tmp_path, "--source folder --channel gone --model sample")
+    done = run_script(
+        tmp_path,
+        "--source folder --channel gone --model sample --negatives.text_model sample "
+        "--workspace here",
+    )
     assert done.returncode == 1
     said = "thumbtune: channel: there is no folder 'gone'. Give an existing folder."
     assert said in done.stderr.splitlines()

@@ -167,6 +167,18 @@ def test_the_same_videos_start_a_training_once(options: dict[str, Any]) -> None:
     assert watch(**{**options, "retry_hours": 1e-6})[0].train
 
 
+def test_new_videos_that_shorts_push_out_of_the_feed_are_not_forgotten(
+    channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    channel += [make_video(n) for n in (100, 102)]
+    assert watch(**options)[0].why == "2 new videos; 3 start a training"
+    channel += [make_video(n, duration="PT20S") for n in range(110, 130)]
+    assert watch(**options)[0].new == 2
+    assert watch(**options)[0].new == 2
+    assert watch(**{**options, "max_age_days": 1e-9})[0].train
+
+
 @pytest.mark.usefixtures("channel")
 def test_a_feed_that_is_down_leads_to_the_api(
     youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]

@@ -1,0 +1,71 @@
+"""Writes docs/parameters.md from the parameter models: `python docs/parameters.py`."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.parameters import SweepParameters, TrainParameters, WatchParameters
+
+FLOWS: dict[str, type[BaseModel]] = {
+    "train_flow.py": TrainParameters,
+    "sweep_flow.py": SweepParameters,
+    "watch_flow.py": WatchParameters,
+}
+INTRODUCTION = """\
+# Parameters
+
+Made by `python docs/parameters.py` from [tasks/parameters.py](../tasks/parameters.py); do not edit
+it by hand.
+
+The same parameters are the command line (`--training.epochs 4`), the form in the Prefect UI and
+the `parameters:` of prefect.yaml and channels.yaml (`training: {epochs: 4}`). `--parameters FILE`
+reads them from a JSON file first. In the form and in prefect.yaml, a stage such as `training` that
+is given replaces the whole stage: what it leaves out has the default below.
+"""
+
+
+def page() -> str:
+    """The whole page as markdown."""
+    parts = [INTRODUCTION]
+    known: set[str] = set()
+    for script, model in FLOWS.items():
+        schema = model.model_json_schema()
+        rows = [row for row in _rows(schema, schema.get("$defs", {}), "") if row not in known]
+        known |= set(rows)
+        shared = " It takes those of train_flow.py as well." if script == "sweep_flow.py" else ""
+        head = "| parameter | values | default | |\n| --- | --- | --- | --- |"
+        parts.append(f"## {script}\n\n{model.__doc__}{shared}\n\n{head}\n" + "\n".join(rows) + "\n")
+    return "\n".join(parts)
+
+
+def _rows(schema: dict[str, Any], definitions: dict[str, Any], prefix: str) -> Iterator[str]:
+    for name, field in schema["properties"].items():
+        if "$ref" in field:
+            stage = definitions[field["$ref"].rpartition("/")[2]]
+            yield from _rows(stage, definitions, f"{prefix}{name}.")
+            continue
+        default = json.dumps(field.get("default"))
+        cells = (f"`{prefix}{name}`", _values(field), f"`{default}`", field["description"])
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _values(field: dict[str, Any]) -> str:
+    """What a field may hold, in words."""
+    if "anyOf" in field:  # the other choice is to leave it out
+        return _values(next(choice for choice in field["anyOf"] if choice["type"] != "null"))
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    if field["type"] == "array":
+        return f"list of {_values(field['items'])}"
+    names = {"integer": "whole number", "number": "number", "boolean": "true, false"}
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {field[key]:,.10g}" for key, sign in bounds.items() if key in field]
+    words = "path" if field.get("format") == "path" else names.get(field["type"], "text")
+    return " ".join([words, " and ".join(limits)]).strip()
+
+
+if __name__ == "__main__":
+    Path(__file__).with_suffix(".md").write_text(page())
