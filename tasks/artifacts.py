@@ -49,9 +49,19 @@ def post_artifacts(
         key="metrics",
         description=f"Of `{untouched.model.name}`. The whole report: `{folder / 'report.html'}`",
     )
-    create_table_artifact(parameter_table(parameters), key="parameters")
-    create_table_artifact(funnel_table(funnel, work), key="data-funnel")
-    create_table_artifact([trainable_row(trained.trainable)], key="trainable-parameters")
+    create_table_artifact(
+        parameter_table(parameters), key="parameters", description="All that this run was asked."
+    )
+    create_table_artifact(
+        funnel_table(funnel, work),
+        key="data-funnel",
+        description="What came in, what was left out, and what this run had to do for it.",
+    )
+    create_table_artifact(
+        [trainable_row(trained.trainable)],
+        key="trainable-parameters",
+        description="How much of the model is trained; the rest is frozen.",
+    )
     create_markdown_artifact(
         _picture("Loss and validation MRR over the epochs", folder / "loss_curve.png"),
         key="loss-curve",
@@ -155,8 +165,8 @@ def funnel_table(funnel: Sequence[FunnelStage], work: Mapping[str, str]) -> list
             "stage": stage.name,
             "found": stage.found,
             "kept": stage.kept,
-            "left out": ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()),
             "in this run": work.get(stage.name, ""),
+            "left out": ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items()),
         }
         for stage in funnel
     ]
