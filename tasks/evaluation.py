@@ -180,7 +180,7 @@ def embed_images(
     parts = []
     for start in range(0, count, IMAGES_AT_ONCE):
         images = [load(row) for row in range(start, min(start + IMAGES_AT_ONCE, count))]
-        parts.append(_encode(model, images, batch_size))
+        parts.append(unit_vectors(model, images, batch_size))
     return np.concatenate(parts)
 
 
@@ -190,7 +190,7 @@ def embed_titles(
     """Unit vectors of titles, shape (titles, dimensions); equal titles are encoded once."""
     distinct = list(dict.fromkeys(titles))
     place = {title: row for row, title in enumerate(distinct)}
-    return _encode(model, distinct, batch_size)[[place[title] for title in titles]]
+    return unit_vectors(model, distinct, batch_size)[[place[title] for title in titles]]
 
 
 def embed_examples(
@@ -205,8 +205,8 @@ def embed_examples(
         reader: a whole CLIP, or its head on stored features, which must hold all of them.
     """
     if reads_features(reader):
-        images = _encode(reader, [image_key(example) for example in examples], 1024)
-        return images, _encode(reader, [title_key(title) for title in titles], 1024)
+        images = unit_vectors(reader, [image_key(example) for example in examples], 1024)
+        return images, unit_vectors(reader, [title_key(title) for title in titles], 1024)
     images = embed_images(reader, len(examples), lambda row: load_image(workspace, examples[row]))
     return images, embed_titles(reader, titles)
 
@@ -215,7 +215,12 @@ class NotFiniteError(ValueError):
     """A model embeds something as NaN or infinity: it is broken, and no measure of it holds."""
 
 
-def _encode(model: SentenceTransformer, inputs: list, batch_size: int) -> Embeddings:
+def unit_vectors(model: SentenceTransformer, inputs: list, batch_size: int) -> Embeddings:
+    """What a model embeds as unit vectors, shape (inputs, dimensions).
+
+    Raises:
+        NotFiniteError: the model is broken.
+    """
     vectors = model.encode(
         inputs,
         batch_size=batch_size,

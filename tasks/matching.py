@@ -21,6 +21,7 @@ from tasks.models import ModelReference, load_clip, resolve_model
 from tasks.parameters import ThumbnailsParameters
 from tasks.registry import Registry, Version, find_registry, short_name
 from tasks.thumbnails import MAX_BYTES, TOO_LARGE, BadThumbnailError, Example, letterbox, verify
+from tasks.towers import Precision
 from tasks.workspace import Workspace
 
 
@@ -77,7 +78,7 @@ def read_picture(
     """
     name = "picture" if isinstance(source, bytes) else f"picture {source}"
     try:
-        image = verify(_bytes(source), max_megapixels)
+        image = verify(picture_bytes(source), max_megapixels)
     except OSError as error:
         raise PictureError(
             f"{name}: cannot be read ({error.strerror}). Give the path of a picture."
@@ -91,7 +92,13 @@ def read_picture(
     return image.convert("RGB").crop(crop) if crop else image.convert("RGB")
 
 
-def _bytes(source: str | Path | bytes) -> bytes:
+def picture_bytes(source: str | Path | bytes) -> bytes:
+    """A file's bytes, or those given.
+
+    Raises:
+        BadThumbnailError: they are more than 20 MB.
+        OSError: the file cannot be read.
+    """
     if isinstance(source, bytes):
         data = source
     else:
@@ -111,6 +118,7 @@ class Matcher:
         fingerprint: of the model's weights.
         typical: lower quartile, median and upper quartile of the cosines of the channel's own
             pairs; None if the model has no channel.
+        precision: of the channel's stored features.
     """
 
     def __init__(
@@ -120,12 +128,14 @@ class Matcher:
         fingerprint: str,
         thumbnails: ThumbnailsParameters | None = None,
         own: OwnPairs | None = None,
+        precision: Precision = "float32",
     ) -> None:
         self.name = name
         self.model = model
         self.fingerprint = fingerprint
         self.thumbnails = thumbnails or ThumbnailsParameters()
         self.own = own
+        self.precision = precision
         self.typical: tuple[float, float, float] | None = None
         if own:
             low, median, high = np.percentile(own.cosines, (25, 50, 75)).tolist()
@@ -157,8 +167,11 @@ class Matcher:
         if untouched:
             name = f"{short_name('', reference.name)}, untouched"
         model = _load(reference, version)
-        own = _own_pairs(workspace, version, model)
-        return cls(name, model, reference.fingerprint, asked.thumbnails, own)
+        examples = examples_of(workspace, version)
+        freeze(model, asked.training.trainable)
+        precision, _ = choose_precision(workspace, model, examples, asked.features.precision)
+        own = _own_pairs(workspace, examples, model, precision)
+        return cls(name, model, reference.fingerprint, asked.thumbnails, own, precision)
 
     def read_picture(self, source: str | Path | bytes) -> Image.Image:
         """Read a picture as those of this model's channel were read: see `read_picture`."""
@@ -231,11 +244,12 @@ def _load(reference: ModelReference, version: Version) -> SentenceTransformer:
     return load_clip(reference)
 
 
-def _own_pairs(workspace: Workspace, version: Version, model: SentenceTransformer) -> OwnPairs:
-    examples = examples_of(workspace, version)
-    freeze(model, version.parameters.training.trainable)
-    wanted = version.parameters.features.precision
-    precision, _ = choose_precision(workspace, model, examples, wanted)
+def _own_pairs(
+    workspace: Workspace,
+    examples: Sequence[Example],
+    model: SentenceTransformer,
+    precision: Precision,
+) -> OwnPairs:
     reader, _ = head_of(workspace, model, examples, precision)
     titles = list(dict.fromkeys(example.title for example in examples))
     place = {title: row for row, title in enumerate(titles)}
