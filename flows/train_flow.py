@@ -20,6 +20,7 @@ from tasks.cards import write_cards
 from tasks.evaluation import evaluate
 from tasks.features import encode_features
 from tasks.freezing import count_trainable
+from tasks.indexing import index_thumbnails
 from tasks.models import ModelReference, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
@@ -110,6 +111,8 @@ def train_and_promote(
     verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
     post_verdict(verdict)
     notify_verdict(parameters.channel or parameters.source, verdict)
+    if chosen := Registry(workspace, parameters.source, parameters.channel).champion():
+        index_thumbnails(workspace, chosen, examples)
     if parameters.publish.model_repo or parameters.publish.dataset_repo:
         publish(workspace, parameters.publish, trained, examples)
 

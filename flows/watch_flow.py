@@ -10,11 +10,14 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
-from flows.train_flow import train
+from flows.train_flow import thumbnail_calls, train
+from tasks.indexing import entries_of, index_thumbnails
 from tasks.notifications import notify_failure
 from tasks.parameters import TrainParameters, WatchParameters, parse_command_line, takes
+from tasks.registry import Registry
+from tasks.thumbnails import fetch_thumbnails
 from tasks.watching import News, announce, look_for_news, read_channels, with_fresh_list
-from tasks.workspace import Workspace
+from tasks.workspace import Table, Workspace
 
 
 class WatchError(Exception):
@@ -57,7 +60,18 @@ def watch_channel(parameters: TrainParameters, options: WatchParameters) -> News
         announce(workspace, parameters, news)
     elif news.train:
         train(**dict(with_fresh_list(parameters)))
+    elif news.videos:
+        index_videos(workspace, parameters, news.videos)
     return news
+
+
+def index_videos(workspace: Workspace, parameters: TrainParameters, videos: Table) -> None:
+    """New videos can be found by the champion before a model is trained on them."""
+    champion = Registry(workspace, parameters.source, parameters.channel).champion()
+    if champion:
+        calls = thumbnail_calls(workspace, videos, parameters)
+        batches = [fetch_thumbnails(*call) for call in calls]
+        index_thumbnails(workspace, champion, entries_of(workspace, videos, batches))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -180,7 +180,7 @@ def embed_images(
     parts = []
     for start in range(0, count, IMAGES_AT_ONCE):
         images = [load(row) for row in range(start, min(start + IMAGES_AT_ONCE, count))]
-        parts.append(_encode(model, images, batch_size))
+        parts.append(unit_vectors(model, images, batch_size))
     return np.concatenate(parts)
 
 
@@ -190,14 +190,37 @@ def embed_titles(
     """Unit vectors of titles, shape (titles, dimensions); equal titles are encoded once."""
     distinct = list(dict.fromkeys(titles))
     place = {title: row for row, title in enumerate(distinct)}
-    return _encode(model, distinct, batch_size)[[place[title] for title in titles]]
+    return unit_vectors(model, distinct, batch_size)[[place[title] for title in titles]]
+
+
+def embed_examples(
+    reader: SentenceTransformer,
+    workspace: Workspace,
+    examples: Sequence[Example],
+    titles: Sequence[str],
+) -> tuple[Embeddings, Embeddings]:
+    """Unit vectors of the examples' pictures and of titles, each in the given order.
+
+    Args:
+        reader: a whole CLIP, or its head on stored features, which must hold all of them.
+    """
+    if reads_features(reader):
+        images = unit_vectors(reader, [image_key(example) for example in examples], 1024)
+        return images, unit_vectors(reader, [title_key(title) for title in titles], 1024)
+    images = embed_images(reader, len(examples), lambda row: load_image(workspace, examples[row]))
+    return images, embed_titles(reader, titles)
 
 
 class NotFiniteError(ValueError):
     """A model embeds something as NaN or infinity: it is broken, and no measure of it holds."""
 
 
-def _encode(model: SentenceTransformer, inputs: list, batch_size: int) -> Embeddings:
+def unit_vectors(model: SentenceTransformer, inputs: list, batch_size: int) -> Embeddings:
+    """What a model embeds as unit vectors, shape (inputs, dimensions).
+
+    Raises:
+        NotFiniteError: the model is broken.
+    """
     vectors = model.encode(
         inputs,
         batch_size=batch_size,
@@ -270,16 +293,7 @@ class RecallEvaluator(BaseEvaluator):
     def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], dict[str, Ranking]]:
         negatives = [example.title_neg for example in self.examples if example.title_neg]
         titles = [example.title for example in self.examples]
-        if reads_features(model):
-            images = _encode(model, [image_key(example) for example in self.examples], 1024)
-            vectors = _encode(model, [title_key(title) for title in titles + negatives], 1024)
-        else:
-            images = embed_images(
-                model,
-                len(self.examples),
-                lambda row: load_image(self.workspace, self.examples[row]),
-            )
-            vectors = embed_titles(model, titles + negatives)
+        images, vectors = embed_examples(model, self.workspace, self.examples, titles + negatives)
         titles_, negatives_ = vectors[: len(titles)], vectors[len(titles) :]
         rankings = {
             "": rank_candidates(images, titles_, self.texts, self.texts),

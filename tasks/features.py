@@ -5,7 +5,7 @@ the fine-tuned one and every later training share it.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -47,9 +47,13 @@ TRIAL = 64  # videos on which bfloat16 is held against float32
 
 
 def image_key(example: Example) -> str:
-    """What a picture's feature is found by: the hash that its file is named by, and the crop."""
-    crop = ",".join(map(str, example.crop)) if example.crop else "whole"
-    return f"{PurePosixPath(example.image).stem} {crop}"
+    """What an example's picture is found by: the hash that its file is named by, and the crop."""
+    return picture_key(PurePosixPath(example.image).stem, example.crop)
+
+
+def picture_key(digest: str, crop: tuple[int, int, int, int] | None) -> str:
+    """What a picture's feature is found by: the hash of its bytes, and the crop."""
+    return f"{digest} {','.join(map(str, crop)) if crop else 'whole'}"
 
 
 def title_key(title: str) -> str:
@@ -197,6 +201,21 @@ def head_of(
 
     The head shares its parameters with the model. What is not stored is encoded.
     """
+    inputs = {"image": _pictures(workspace, examples), "text": _titles(examples)}
+    return head_on(workspace, model, inputs, precision)
+
+
+def head_on(
+    workspace: Workspace,
+    model: SentenceTransformer,
+    inputs: Mapping[str, dict[str, Any]],
+    precision: Precision,
+) -> tuple[SentenceTransformer, Encoded]:
+    """As `head_of`.
+
+    Args:
+        inputs: kind → key → title, or a function that decodes the picture.
+    """
     plan = plan_of(model)
     if plan.depths is None:
         return model, Encoded(plan=plan, precision=precision)
@@ -208,9 +227,8 @@ def head_of(
     for kind in KINDS:
         trunk = Trunk(model, kind, plan.depths[kind], precision)
         store = FeatureStore(workspace.root / "features" / trunk.fingerprint)
-        inputs = _pictures(workspace, examples) if kind == "image" else _titles(examples)
-        features[kind] = store.read(list(inputs))
-        missing = {key: value for key, value in inputs.items() if key not in features[kind]}
+        features[kind] = store.read(list(inputs[kind]))
+        missing = {key: value for key, value in inputs[kind].items() if key not in features[kind]}
         encoded[kind], reused[kind] = len(missing), len(features[kind])
         encode(trunk, store, missing)
         features[kind] |= store.read(list(missing))  # mapped files: memory holds what is in use

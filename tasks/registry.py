@@ -63,16 +63,27 @@ class UnknownVersionError(ValueError):
     """There is no such version of this channel."""
 
 
+class UnknownChannelError(ValueError):
+    """There is no model of the channel, or more than one channel could be meant."""
+
+
 def registry_name(source: str, channel: str | None) -> str:
     """Name of a channel's folder: readable, and different for different channels."""
-    readable = re.sub(r"[^\w.-]+", "-", (channel or source).rstrip("/").rpartition("/")[2])
+    readable = re.sub(r"[^\w.-]+", "-", short_name(source, channel))
     return f"{readable.strip('-.') or 'channel'}-{fingerprint(source, channel or '')[:8]}"
+
+
+def short_name(source: str, channel: str | None) -> str:
+    """How people call a channel: @handle, or a folder without the way there."""
+    return (channel or source).rstrip("/").rpartition("/")[2]
 
 
 class Registry:
     """The versions of one channel, and what was decided on them."""
 
     def __init__(self, workspace: Workspace, source: str, channel: str | None) -> None:
+        self.source = source
+        self.channel = channel
         self.name = registry_name(source, channel)
         self.folder = workspace.root / "registry" / self.name
 
@@ -194,6 +205,44 @@ class Registry:
             yield
         finally:
             lock.release()
+
+
+def registries(workspace: Workspace) -> list[Registry]:
+    """The channels that have a version, by name."""
+    found = []
+    for folder in sorted(workspace.root.glob("registry/*/versions")):
+        for version in _read_all(folder, Version)[:1]:
+            found.append(Registry(workspace, version.parameters.source, version.parameters.channel))
+    return found
+
+
+def find_registry(workspace: Workspace, source: str | None, channel: str | None) -> Registry:
+    """The registry of a channel that has a model; the only one if nothing is given.
+
+    Raises:
+        UnknownChannelError: none or several fit; it lists those that there are.
+    """
+    known = registries(workspace)
+    fitting = [
+        registry
+        for registry in known
+        if source in (None, registry.source) and channel in (None, registry.channel)
+    ]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(
+        f"--source {registry.source}"
+        + (f" --channel {registry.channel}" if registry.channel else "")
+        for registry in known
+    )
+    asked = channel or source
+    problem = (
+        "more than one channel has models" if fitting else f"no model of {asked or 'any channel'}"
+    )
+    raise UnknownChannelError(
+        f"{problem} in {workspace.root}. Give workspace, source and channel as in the training; "
+        f"there are models of: {there or 'none'}."
+    )
 
 
 def _read_all(folder: Path, record: type[Record]) -> list[Record]:

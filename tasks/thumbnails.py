@@ -153,8 +153,13 @@ def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 def load_image(workspace: Workspace, example: Example) -> Image.Image:
     """The thumbnail of an example as an RGB picture, without its letterbox."""
-    with Image.open(workspace.root / example.image) as image:
-        return image.convert("RGB").crop(example.crop) if example.crop else image.convert("RGB")
+    return load_cropped(workspace.root / example.image, example.crop)
+
+
+def load_cropped(file: Path, crop: tuple[int, int, int, int] | None) -> Image.Image:
+    """A picture as RGB, without its letterbox."""
+    with Image.open(file) as image:
+        return image.convert("RGB").crop(crop) if crop else image.convert("RGB")
 
 
 class ThumbnailStore:

@@ -51,6 +51,14 @@ def plan_of(model: SentenceTransformer) -> Plan:
     return Plan(depths=depths, why=f"stored features: {runs['image']}; {runs['text']}")
 
 
+def pools_once(model: SentenceTransformer, kind: Kind) -> bool:
+    """Whether a tower is frozen as a whole, so that its features are single tokens, and small."""
+    depths = plan_of(model).depths
+    if depths is None:
+        return False
+    return depths[kind] == len(_tower(cast(Any, model[0]).model, kind).encoder.layers)
+
+
 def _depth(tower: Any) -> int | None:
     if any(_trains(module) for module in _embeddings(tower)):
         return None

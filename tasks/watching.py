@@ -17,7 +17,7 @@ from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
 from tasks.sources.youtube import call_youtube, find_channel
 from tasks.videos import list_videos
-from tasks.workspace import Workspace, write_atomically
+from tasks.workspace import Table, Workspace, write_atomically
 
 EVENT = "thumbtune.videos.new"
 """What the trigger of the train deployment in prefect.yaml waits for."""
@@ -87,6 +87,8 @@ class News(BaseModel):
     """Long-form videos."""
     train: bool
     why: str
+    videos: Table | None = None
+    """Rows of `Video`: the new ones, if there are any."""
 
 
 class Memory(BaseModel):
@@ -173,7 +175,8 @@ def look_for_news(
             )
     source, channel = parameters.source, parameters.channel
     videos = list_videos(workspace, source, channel, parameters.videos).videos
-    new = [video.id for video in videos if video.id not in seen]
+    unseen = [video for video in videos if video.id not in seen]
+    new = [video.id for video in unseen]
     now = datetime.now(UTC)
     train, why = judge_news(new, newest.created if newest else None, memory, options, now)
     dismissed = [id_ for id_ in listed if id_ not in {*seen, *new}]
@@ -181,7 +184,8 @@ def look_for_news(
     if train:
         update |= {"announced": _mark(new), "announced_at": now}
     write_atomically(file, memory.model_copy(update=update).model_dump_json().encode())
-    return News(new=len(new), train=train, why=why)
+    table = workspace.write_table("videos", unseen) if unseen else None
+    return News(new=len(new), train=train, why=why, videos=table)
 
 
 def _with_channel_id(workspace: Workspace, parameters: TrainParameters, memory: Memory) -> Memory:

@@ -1,0 +1,103 @@
+"""How fast is the search? `python benchmarks/search.py`
+
+Searches 1,000, 100,000 and 1,000,000 vectors as `tasks.indexing` does and as a plain numpy product
+does, in the same run: one query at a time, and 100 at once. The vectors are made up, though like
+CLIP's: they share a direction, lie in clusters of unequal size, and their variance is in few
+dimensions. Half of the queries are pictures of the same kind; the other half are titles, which lie
+apart from all pictures (the modality gap, arXiv:2203.02053), where a graph has it harder.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from tasks.evaluation import Embeddings
+from tasks.indexing import EXACT_BELOW, Vectors, with_graph
+
+PICTURES = (1_000, 100_000, 1_000_000)
+DIMENSIONS = 512  # of CLIP ViT-B/32
+QUERIES = 200  # half pictures, half titles
+BATCH = 100
+TOP = 10
+BLOCK = 50_000
+SPREAD = 1 / np.sqrt(np.arange(1, DIMENSIONS + 1, dtype=np.float32))  # deviation by dimension
+
+
+def embeddings(pictures: int) -> tuple[Embeddings, Embeddings]:
+    """Unit vectors of pictures, shape (pictures, dimensions), and of queries."""
+    random = np.random.default_rng(0)
+    common = 2 * random.standard_normal(DIMENSIONS, dtype=np.float32) * SPREAD
+    clusters = random.standard_normal((max(10, pictures // 100), DIMENSIONS), np.float32) * SPREAD
+    share = random.dirichlet(np.full(len(clusters), 0.5))
+
+    def draw(count: int) -> Embeddings:
+        of = random.choice(len(clusters), count, p=share)
+        noise = random.standard_normal((count, DIMENSIONS), np.float32) * SPREAD
+        return unit(common + clusters[of] + 0.6 * noise)
+
+    vectors = np.empty((pictures, DIMENSIONS), np.float32)
+    for start in range(0, pictures, BLOCK):
+        part = vectors[start : start + BLOCK]
+        part[:] = draw(len(part))
+    gap = random.standard_normal(DIMENSIONS, dtype=np.float32) * SPREAD
+    titles = unit(draw(QUERIES // 2) + unit(gap) + 0.3 * unit(draw(QUERIES // 2)))
+    return vectors, np.concatenate([draw(QUERIES // 2), titles])
+
+
+def unit(vectors: Embeddings) -> Embeddings:
+    """Vectors of length 1."""
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def plain(vectors: Embeddings, queries: Embeddings) -> None:
+    """The whole product, and the ten highest of each line."""
+    cosines = queries @ vectors.T
+    best = np.argpartition(-cosines, TOP, axis=1)[:, :TOP]
+    np.take_along_axis(best, np.argsort(-np.take_along_axis(cosines, best, 1), axis=1), 1)
+
+
+def latencies(search: Callable[[Embeddings], object], queries: Embeddings) -> str:
+    """Median and 95th percentile of one query, and the time of a batch, in milliseconds."""
+    seconds = []
+    for query in queries:
+        started = time.perf_counter()
+        search(query[None])
+        seconds.append(time.perf_counter() - started)
+    started = time.perf_counter()
+    search(queries[-BATCH:])
+    batch = time.perf_counter() - started
+    median, slow = np.percentile(seconds, (50, 95))
+    return f"{1e3 * median:.2f} / {1e3 * slow:.2f} | {1e3 * batch:,.0f}"
+
+
+def main() -> None:
+    """Print the table as markdown."""
+    print(
+        "| pictures | search | build | memory | one query, median / p95 | 100 queries "
+        "| numpy: one query | numpy: 100 | recall@10 of pictures | of titles |"
+    )
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for pictures in PICTURES:
+        matrix, queries = embeddings(pictures)
+        vectors, recall = Vectors(np.arange(pictures), matrix, None), "1 | 1"
+        started = time.perf_counter()
+        if pictures >= EXACT_BELOW:
+            vectors = with_graph(vectors.numbers, matrix, None)
+        build = time.perf_counter() - started
+        ours = latencies(lambda some: vectors.search(some, TOP), queries)  # noqa: B023
+        numpys = latencies(lambda some: plain(matrix, some), queries)  # noqa: B023
+        memory, way = matrix.nbytes, "exact"
+        if vectors.graph is not None:
+            memory, way = memory + vectors.graph.memory_usage, "graph"
+            halves = queries[: QUERIES // 2], queries[QUERIES // 2 :]
+            recall = " | ".join(f"{vectors.recall_at_10(half):.3f}" for half in halves)
+        print(
+            f"| {pictures:,} | {way} | {build:.0f} s | {memory / 1e9:.2f} GB | {ours} ms "
+            f"| {numpys} ms | {recall} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,619 @@
+"""Step: keep the embeddings of a thumbnail library, and search it by words or by a picture.
+
+Below `EXACT_BELOW` pictures every vector is compared, which one matrix product does in a few
+milliseconds. Beyond, usearch's HNSW graph (arXiv:1603.09320) on 8-bit vectors finds candidates,
+which the float32 vectors then rank. Why usearch: LanceDB answers a query fifty times slower and
+brings 180 MB, faiss-cpu carries an OpenMP of its own that clashes with torch's on macOS, and its
+HNSW cannot forget a picture.
+
+An index belongs to a model and a library: `indexes/<model>/<channels or folders>/<name>/`. Its
+files are named by their checksum, and index.json, which is written last, names them; so a reader
+sees the old index or the new one, and a killed run leaves the old one.
+"""
+
+import contextlib
+import hashlib
+import mmap
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xxhash
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image
+from prefect import task
+from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+from usearch.index import Index as Graph
+
+from tasks.evaluation import Embeddings, unit_vectors
+from tasks.features import head_on, picture_key, reads_features
+from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
+from tasks.parameters import ThumbnailsParameters
+from tasks.registry import Version, registry_name
+from tasks.sources import Video
+from tasks.sources.folder import MANIFESTS, PICTURES, file_version, list_folder
+from tasks.thumbnails import (
+    BadThumbnailError,
+    ThumbnailBatch,
+    letterbox,
+    load_cropped,
+    verify,
+)
+from tasks.towers import pools_once
+from tasks.workspace import Table, Workspace, checksum, write_atomically
+
+EXACT_BELOW = 100_000  # pictures
+EXPANSION_ADD, EXPANSION_SEARCH = 64, 128  # candidates that the graph holds (HNSW's ef)
+CANDIDATES = 64  # that the graph finds, at least, for the float32 vectors to rank
+CELLS = 32_000_000  # cosines held at a time
+SAVED_EVERY = 1024  # new pictures; what a killed run may lose
+MEASURED = 200  # queries on which the graph is held against the exact search
+
+Numbers = NDArray[np.int64]
+
+
+class Entry(BaseModel):
+    """A picture of a library. A row of `Example` can be read as one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    title: str
+    image: str
+    """Relative to the workspace, or absolute for a picture outside of it."""
+    crop: tuple[int, int, int, int] | None = None
+    digest: str = ""
+    """SHA-256 of the picture; empty if its file is named by it."""
+    version: str = ""
+    """Size and time of a file outside the workspace; if they are the same, so is the picture."""
+
+    @property
+    def key(self) -> str:
+        """What its embedding and its feature are found by."""
+        return picture_key(self.digest or PurePosixPath(self.image).stem, self.crop)
+
+    @property
+    def number(self) -> int:
+        """What it is found by in the index: 63 bits of a hash of id and picture."""
+        return xxhash.xxh3_64_intdigest(f"{self.id} {self.key}".encode()) >> 1
+
+
+class Hit(BaseModel):
+    """A picture that was found."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    title: str
+    image: str
+    """Absolute path."""
+    cosine: float
+
+
+class Indexed(BaseModel):
+    """What became of an index."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    """Relative to the workspace."""
+    pictures: int
+    added: int
+    removed: int
+    dropped: dict[str, int] = {}
+    """Reason → number of pictures that cannot be used."""
+    recall_at_10: float | None = None
+    """Of the approximate search against the exact one, by titles; None if the search is exact."""
+
+
+class LibraryError(ValueError):
+    """A folder holds no picture to index."""
+
+
+class NoIndexError(ValueError):
+    """A library was not indexed for this model, or its index is damaged."""
+
+
+def exact_search(vectors: Embeddings, queries: Embeddings, top: int) -> tuple[Numbers, Embeddings]:
+    """The vectors of the highest cosine with each query, best first; of equals the first row.
+
+    Args:
+        vectors: unit vectors, shape (rows, dimensions).
+        queries: unit vectors, shape (queries, dimensions).
+
+    Returns:
+        Rows and cosines, each of shape (queries, min(top, rows)).
+    """
+    top = min(top, len(vectors))
+    at_once = max(1, CELLS // len(vectors))
+    parts = [
+        _best(queries[start : start + at_once] @ vectors.T, top)
+        for start in range(0, len(queries), at_once)
+    ]
+    rows, cosines = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return rows, cosines
+
+
+def _best(cosines: Embeddings, top: int) -> tuple[Numbers, Embeddings]:
+    """The highest of each line of a matrix, best first."""
+    rows = np.argpartition(cosines, cosines.shape[1] - top, axis=1)[:, -top:].astype(np.int64)
+    found = np.take_along_axis(cosines, rows, axis=1)
+    order = np.lexsort((rows, -found), axis=1)
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+class Vectors(NamedTuple):
+    """Unit vectors in the order of their numbers, and the graph that finds the nearest."""
+
+    numbers: Numbers
+    """Ascending, shape (rows,)."""
+    matrix: Embeddings
+    """Shape (rows, dimensions)."""
+    graph: Graph | None
+    """None where the search is exact."""
+
+    def search(self, queries: Embeddings, top: int) -> tuple[Numbers, Embeddings]:
+        """The nearest rows and their cosines, best first, each of shape (queries, top).
+
+        There are fewer than `top` if the library has fewer.
+        """
+        if self.graph is None:
+            return exact_search(self.matrix, queries, top)
+        top = min(top, len(self.matrix))
+        wanted = min(max(CANDIDATES, 4 * top), len(self.matrix))
+        found = self.graph.search(queries, wanted, threads=1 if len(queries) == 1 else 0)
+        rows = np.searchsorted(self.numbers, np.atleast_2d(found.keys).astype(np.int64))
+        cosines = np.einsum("qcd,qd->qc", self.matrix[rows], queries)
+        best, cosines = _best(cosines, top)
+        return np.take_along_axis(rows, best, axis=1), cosines
+
+    def recall_at_10(self, queries: Embeddings) -> float:
+        """Share of the ten nearest that the graph finds."""
+        exact, _ = exact_search(self.matrix, queries, 10)
+        found, _ = self.search(queries, 10)
+        pairs = zip(exact, found, strict=True)
+        return float(np.mean([np.isin(right, rows).mean() for right, rows in pairs]))
+
+
+def with_graph(numbers: Numbers, matrix: Embeddings, graph: Graph | None) -> Vectors:
+    """Vectors that are searched by a graph.
+
+    Args:
+        graph: of earlier vectors; what is new is added to it and what is gone leaves it.
+    """
+    if graph is None:
+        graph = Graph(
+            ndim=matrix.shape[1],
+            metric="cos",
+            dtype="i8",
+            expansion_add=EXPANSION_ADD,
+            expansion_search=EXPANSION_SEARCH,
+        )
+    there = np.array(graph.keys, dtype=np.int64) if len(graph) else np.empty(0, np.int64)
+    if len(gone := np.setdiff1d(there, numbers)):
+        graph.remove(gone.astype(np.uint64))
+    new = ~np.isin(numbers, there)
+    if new.any():
+        graph.add(numbers[new].astype(np.uint64), matrix[new])
+    return Vectors(numbers, matrix, graph)
+
+
+class _Files(BaseModel):
+    """index.json: the files of an index, each named by its checksum."""
+
+    model_config = ConfigDict(frozen=True)
+
+    entries: str
+    vectors: str
+    graph: str | None = None
+    recall_at_10: float | None = None
+
+
+class ThumbnailIndex:
+    """The indexed pictures of one library, as one model sees them."""
+
+    def __init__(self, workspace: Workspace, lines: list[bytes], vectors: Vectors, files: _Files):
+        self.workspace = workspace
+        self.lines = lines
+        self.vectors = vectors
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """All pictures, in the order of their numbers."""
+        return [Entry.model_validate_json(line) for line in self.lines]
+
+    def search(self, query: Embeddings, top: int = 12) -> list[Hit]:
+        """The pictures nearest to a unit vector of the same model, best first."""
+        [rows], [cosines] = self.vectors.search(query.reshape(1, -1), top)
+        return [
+            self._hit(int(row), float(cosine)) for row, cosine in zip(rows, cosines, strict=True)
+        ]
+
+    def _hit(self, row: int, cosine: float) -> Hit:
+        entry = Entry.model_validate_json(self.lines[row])
+        image = str(self.workspace.root / entry.image)
+        return Hit(id=entry.id, title=entry.title, image=image, cosine=cosine)
+
+
+def search_words(index: ThumbnailIndex, matcher: Matcher, words: str, top: int = 12) -> list[Hit]:
+    """The pictures that fit an idea best.
+
+    Raises:
+        TitleError: there are no words.
+    """
+    if not words.strip():
+        raise TitleError("words: there are none. Say what the picture should show.")
+    return index.search(matcher.embed_titles([words])[0], top)
+
+
+def search_picture(
+    index: ThumbnailIndex, matcher: Matcher, picture: Image.Image, top: int = 12
+) -> list[Hit]:
+    """The pictures most like one."""
+    return index.search(matcher.embed_images([picture])[0], top)
+
+
+def channel_place(workspace: Workspace, fingerprint: str, version: Version) -> Path:
+    """Where the index of a version's channel lies for a model."""
+    name = registry_name(version.parameters.source, version.parameters.channel)
+    return workspace.root / "indexes" / fingerprint[:16] / "channels" / name
+
+
+def folder_place(workspace: Workspace, fingerprint: str, folder: Path) -> Path:
+    """Where the index of a folder lies for a model."""
+    name = registry_name("folder", str(folder.expanduser().resolve()))
+    return workspace.root / "indexes" / fingerprint[:16] / "folders" / name
+
+
+def open_index(workspace: Workspace, place: Path) -> ThumbnailIndex:
+    """Open an index.
+
+    Raises:
+        NoIndexError: there is none, or it is damaged.
+    """
+    if index := _read(workspace, place):
+        return index
+    raise NoIndexError(
+        f"There is no index {place} for this model, or it is damaged. Make it with "
+        "`thumbtune index` for a channel, `thumbtune index FOLDER` for a folder."
+    )
+
+
+def index_channel(
+    workspace: Workspace, version: Version, matcher: Matcher, newer: Sequence[Entry] = ()
+) -> Indexed:
+    """Bring the index of a version's channel up to date; only pictures not yet there are embedded.
+
+    Args:
+        newer: pictures of the channel that the version does not know, such as new videos'. They
+            stay in the index.
+
+    Raises:
+        NoModelError: the version's examples are gone.
+    """
+
+    def listed(known: Sequence[Entry]) -> tuple[list[Entry], dict[str, int]]:
+        of_version = workspace.read_table(version.examples, Entry)
+        entries = {entry.id: entry for entry in [*known, *of_version, *newer]}
+        there = [e for e in entries.values() if (workspace.root / e.image).exists()]
+        gone = len(entries) - len(there)
+        return there, {"picture gone": gone} if gone else {}
+
+    return _update(
+        workspace, matcher, channel_place(workspace, matcher.fingerprint, version), listed
+    )
+
+
+def index_folder(workspace: Workspace, folder: Path, matcher: Matcher) -> Indexed:
+    """Bring the index of a folder's pictures up to date.
+
+    Titles are those of the manifest or of yt-dlp's files if the folder is a channel, else the
+    names of the pictures, which may lie anywhere below it.
+
+    Raises:
+        LibraryError: there is no such folder, or no picture in it that can be used.
+        SourceError: its manifest is wrong.
+    """
+    folder = folder.expanduser().resolve()
+
+    def listed(known: Sequence[Entry]) -> tuple[list[Entry], dict[str, int]]:
+        earlier = {entry.image: entry for entry in known}
+        return list_pictures(folder, earlier, matcher.thumbnails)
+
+    return _update(workspace, matcher, folder_place(workspace, matcher.fingerprint, folder), listed)
+
+
+def list_pictures(
+    folder: Path, earlier: Mapping[str, Entry], parameters: ThumbnailsParameters
+) -> tuple[list[Entry], dict[str, int]]:
+    """The pictures of a folder; those whose size and time are as they were are not read again.
+
+    Args:
+        earlier: path → how it was listed before.
+
+    Returns:
+        The entries, and reason → number of pictures that cannot be used.
+    """
+    entries: list[Entry] = []
+    dropped: Counter[str] = Counter()
+    for id_, title, file in tqdm(_titled(folder), desc="Reading pictures"):
+        known = earlier.get(str(file))
+        if known and known.version == file_version(file):
+            entries.append(known.model_copy(update={"id": id_, "title": title}))
+            continue
+        try:
+            entries.append(_entry(id_, title, file, parameters))
+        except OSError:
+            dropped["file missing or unreadable"] += 1
+        except BadThumbnailError as error:
+            dropped[str(error)] += 1
+    if not entries:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
+        raise LibraryError(
+            f"folder: {folder} has no JPEG, PNG, WebP or GIF picture to index"
+            + (f" ({reasons})." if reasons else ".")
+        )
+    return entries, dict(dropped)
+
+
+def _titled(folder: Path) -> list[tuple[str, str, Path]]:
+    """Id, title and file of each picture."""
+    if not folder.is_dir():
+        raise LibraryError(f"folder: there is no folder {folder}. Give an existing one.")
+    if any((folder / name).exists() for name in MANIFESTS) or any(folder.glob("*.info.json")):
+        videos, _ = list_folder(folder)
+        return [(video.id, video.title, Path(video.thumbnails["file"])) for video in videos]
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
+    return [(str(file.relative_to(folder)), file.stem, file) for file in files]
+
+
+def _entry(id_: str, title: str, file: Path, parameters: ThumbnailsParameters) -> Entry:
+    version = file_version(file)
+    data = picture_bytes(file)
+    image = verify(data, parameters.max_megapixels)
+    crop = letterbox(image) if parameters.crop_letterbox else None
+    digest = hashlib.sha256(data).hexdigest()
+    return Entry(id=id_, title=title, image=str(file), crop=crop, digest=digest, version=version)
+
+
+def _update(
+    workspace: Workspace,
+    matcher: Matcher,
+    place: Path,
+    listed: Callable[[Sequence[Entry]], tuple[list[Entry], dict[str, int]]],
+) -> Indexed:
+    """Make an index hold what is listed; one process at a time."""
+    place.mkdir(parents=True, exist_ok=True)
+    with FileLock(place / "update.lock"):
+        old = _read(workspace, place)
+        entries, dropped = listed(old.entries if old else [])
+        entries = sorted({e.number: e for e in entries}.values(), key=lambda e: e.number)
+        before = {entry.number for entry in old.entries} if old else set()
+        now = {entry.number for entry in entries}
+        if old is None or old.entries != entries:
+            known = _known(old)
+            _embed_missing(workspace, matcher, place, entries, known)
+            old = _write(workspace, matcher, place, entries, known, old)
+        return Indexed(
+            folder=place.relative_to(workspace.root).as_posix(),
+            pictures=len(entries),
+            added=len(now - before),
+            removed=len(before - now),
+            dropped=dropped,
+            recall_at_10=old.files.recall_at_10,
+        )
+
+
+def _known(old: ThumbnailIndex | None) -> dict[str, Embeddings]:
+    """Key → vector of the pictures that were indexed before."""
+    if old is None:
+        return {}
+    return {entry.key: row for entry, row in zip(old.entries, old.vectors.matrix, strict=True)}
+
+
+def _embed_missing(
+    workspace: Workspace,
+    matcher: Matcher,
+    place: Path,
+    entries: Sequence[Entry],
+    known: dict[str, Embeddings],
+) -> None:
+    """Add the vectors that are missing to `known`, and save on the way."""
+    missing = list({e.key: e for e in entries if e.key not in known}.values())
+    for start in range(0, len(missing), SAVED_EVERY):
+        some = missing[start : start + SAVED_EVERY]
+        known |= zip((entry.key for entry in some), _embed(workspace, matcher, some), strict=True)
+        if start + SAVED_EVERY < len(missing):
+            so_far = [entry for entry in entries if entry.key in known]
+            _save(place, so_far, Vectors(*_matrix(so_far, known), graph=None), None)
+
+
+def _embed(workspace: Workspace, matcher: Matcher, entries: Sequence[Entry]) -> Embeddings:
+    """Unit vectors of pictures, through the stored features if the image tower is frozen.
+
+    A tower that trains in part keeps long features, worth it for the channel's pictures alone.
+    """
+
+    def load(entry: Entry) -> Image.Image:
+        return load_cropped(workspace.root / entry.image, entry.crop)
+
+    foreign = any(entry.digest for entry in entries)
+    if not foreign or pools_once(matcher.model, "image"):
+        inputs = {"image": {e.key: partial(load, e) for e in entries}, "text": {}}
+        reader, _ = head_on(workspace, matcher.model, inputs, matcher.precision)
+        if reads_features(reader):
+            return unit_vectors(reader, [entry.key for entry in entries], 1024)
+    parts = []
+    for start in tqdm(range(0, len(entries), 32), desc="Embedding pictures, 32 at a time"):
+        parts.append(matcher.embed_images([load(entry) for entry in entries[start : start + 32]]))
+    return np.concatenate(parts)
+
+
+def _matrix(
+    entries: Sequence[Entry], known: Mapping[str, Embeddings]
+) -> tuple[Numbers, Embeddings]:
+    numbers = np.array([entry.number for entry in entries], np.int64)
+    return numbers, np.stack([known[entry.key] for entry in entries])
+
+
+def _write(
+    workspace: Workspace,
+    matcher: Matcher,
+    place: Path,
+    entries: Sequence[Entry],
+    known: Mapping[str, Embeddings],
+    old: ThumbnailIndex | None,
+) -> ThumbnailIndex:
+    numbers, matrix = _matrix(entries, known)
+    vectors, recall = Vectors(numbers, matrix, None), None
+    if len(entries) >= EXACT_BELOW:
+        earlier = old and old.files.graph
+        vectors = with_graph(numbers, matrix, _read_graph(place / earlier) if earlier else None)
+        titles = sorted({entry.title for entry in entries if entry.title.strip()})
+        chosen = titles[:: max(1, len(titles) // MEASURED)] or ["thumbnail"]
+        recall = vectors.recall_at_10(matcher.embed_titles(chosen))
+    files = _save(place, entries, vectors, recall)
+    lines = [entry.model_dump_json().encode() for entry in entries]
+    return ThumbnailIndex(workspace, lines, vectors, files)
+
+
+def _save(place: Path, entries: Sequence[Entry], vectors: Vectors, recall: float | None) -> _Files:
+    """Put an index in its place: the old one stays until index.json names the new files."""
+    data = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
+    tensors = {
+        "numbers": torch.from_numpy(vectors.numbers),
+        "vectors": torch.from_numpy(vectors.matrix),
+    }
+    files = _Files(
+        entries=_keep(place, ".jsonl", lambda file: file.write_bytes(data)),
+        vectors=_keep(place, ".safetensors", lambda file: save_file(tensors, file)),
+        graph=_keep(place, ".usearch", vectors.graph.save) if vectors.graph else None,
+        recall_at_10=recall,
+    )
+    write_atomically(place / "index.json", files.model_dump_json().encode())
+    named = {"index.json", "update.lock", files.entries, files.vectors, files.graph}
+    for file in place.iterdir():
+        if file.name not in named:
+            with contextlib.suppress(OSError):
+                file.unlink()
+    return files
+
+
+def _keep(place: Path, ending: str, write: Callable[[Path], object]) -> str:
+    """Write a file whole, and name it by its checksum."""
+    temporary = place / f".{uuid.uuid4().hex}{ending}"
+    try:
+        temporary.touch()
+        usual = temporary.stat().st_mode
+        write(temporary)
+        temporary.chmod(usual)  # safetensors makes it private
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        name = f"{_checksum(temporary)}{ending}"
+        temporary.replace(place / name)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return name
+
+
+def _checksum(file: Path) -> str:
+    with (
+        file.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        memoryview(data) as view,
+    ):
+        return checksum(view)
+
+
+def _read(workspace: Workspace, place: Path) -> ThumbnailIndex | None:
+    """The index in a folder; None if there is none or it is damaged."""
+    while True:
+        try:
+            pointer = (place / "index.json").read_bytes()
+        except OSError:
+            return None
+        try:
+            return _load(workspace, place, _Files.model_validate_json(pointer))
+        except (OSError, ValueError, SafetensorError, RuntimeError):
+            with contextlib.suppress(OSError):
+                if (place / "index.json").read_bytes() != pointer:
+                    continue  # it was replaced meanwhile
+            return None
+
+
+def _load(workspace: Workspace, place: Path, files: _Files) -> ThumbnailIndex:
+    """Open the files; the vectors and the graph are mapped, not read into memory.
+
+    Raises:
+        OSError, ValueError, SafetensorError, RuntimeError: a file is gone or damaged.
+    """
+    for name in filter(None, (files.entries, files.vectors, files.graph)):
+        if _checksum(place / name) != Path(name).stem:
+            raise ValueError("checksum")
+    with safe_open(place / files.vectors, framework="pt") as stored:
+        numbers, matrix = (stored.get_tensor(name).numpy() for name in ("numbers", "vectors"))
+    graph = _read_graph(place / files.graph, view=True) if files.graph else None
+    lines = (place / files.entries).read_bytes().splitlines()
+    if not len(lines) == len(numbers) == len(matrix):
+        raise ValueError("rows")
+    return ThumbnailIndex(workspace, lines, Vectors(numbers, matrix, graph), files)
+
+
+def _read_graph(file: Path, view: bool = False) -> Graph:
+    graph = Graph.restore(
+        file, view=view, expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH
+    )
+    if graph is None:
+        raise ValueError("no graph")
+    return graph
+
+
+def entries_of(workspace: Workspace, videos: Table, batches: Sequence[ThumbnailBatch]) -> Table:
+    """Join a table of `Video` with the fetched thumbnails: a table of `Entry`."""
+    found = {thumbnail.video_id: thumbnail for batch in batches for thumbnail in batch.thumbnails}
+    entries = [
+        Entry(id=video.id, title=video.title, image=thumbnail.image, crop=thumbnail.crop)
+        for video in workspace.read_table(videos, Video)
+        if (thumbnail := found[video.id]).image
+    ]
+    return workspace.write_table("entries", entries)
+
+
+@task(name="index-thumbnails", persist_result=False)
+def index_thumbnails(workspace: Workspace, version: Version, newer: Table) -> int | None:
+    """Bring the index of a champion's channel up to date; the model is loaded if it has to be.
+
+    Args:
+        newer: rows of `Example` or `Entry`: all or new pictures of the channel.
+
+    Returns:
+        The number of pictures in the index; None if the version's files are gone.
+    """
+    logger = get_run_logger()
+    entries = workspace.read_table(newer, Entry)
+    index = _read(workspace, channel_place(workspace, version.model.fingerprint, version))
+    if index and set(entries) <= set(index.entries):
+        return len(index)
+    try:
+        matcher = Matcher.of_version(workspace, version)
+    except NoModelError as error:
+        logger.warning("The index is not updated: %s", error)
+        return None
+    done = index_channel(workspace, version, matcher, entries)
+    logger.info("Index: %d pictures, %d of them new", done.pictures, done.added)
+    return done.pictures

@@ -1,0 +1,60 @@
+"""The bundled channel's first videos as a trained version of a channel, without a training."""
+
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from sample import CHANNEL, MODEL
+from tasks.models import resolve_model
+from tasks.parameters import ThumbnailsParameters, TrainParameters
+from tasks.registry import Registry, Version
+from tasks.sources.folder import list_folder
+from tasks.thumbnails import Example, ThumbnailStore
+from tasks.training import save
+from tasks.workspace import Workspace
+
+SPLITS = ("train", "train", "valid", "test")
+
+
+def make_examples(workspace: Workspace, count: int) -> list[Example]:
+    """Rows of the bundled channel, whose pictures are in the workspace now."""
+    store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
+    rows = []
+    for n, video in enumerate(list_folder(CHANNEL)[0][:count]):
+        thumbnail = store.get(video)
+        assert thumbnail.image
+        row = video.model_dump() | {"split": SPLITS[n % 4], "title_neg": None}
+        rows.append(Example(**row, image=thumbnail.image, crop=thumbnail.crop))
+    return rows
+
+
+def add_version(
+    workspace: Workspace, channel: str = "@tester", count: int = 40, seed: int = 0
+) -> Version:
+    """A version whose projections differ from the untouched model's, and the champion."""
+    untouched = resolve_model("sample")
+    model = SentenceTransformer(str(MODEL))
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        weight = model[0].model.text_projection.weight
+        weight += 0.02 * torch.randn_like(weight)
+    tuned = resolve_model(str(save(model, workspace.root / "models" / f"key{seed}")))
+    rows = make_examples(workspace, count)
+    registry = Registry(workspace, "youtube", channel)
+    version = registry.add(
+        model=tuned,
+        untouched=untouched,
+        parameters=TrainParameters(channel=channel, model="sample"),
+        examples=workspace.write_table("examples", rows),
+        learned_from=[row.id for row in rows if row.split != "test"],
+        seen=[row.id for row in rows],
+        metrics={"Recall@1": 0.5},
+    )
+    registry.decide(version.number, version.number, "promoted")
+    return version
+
+
+def picture_of(workspace: Workspace, example: Example) -> Path:
+    """The file of an example's thumbnail."""
+    return workspace.root / example.image
