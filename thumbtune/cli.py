@@ -1,8 +1,9 @@
 """The command line `thumbtune`, for who uses the models of a channel.
 
 `match` tells how well titles fit a thumbnail, `search` finds thumbnails by words or by a picture,
-`index` prepares a folder for it; `models` and `rollback` are about which model is in use. No
-command needs a Prefect server. torch is imported where it is needed, since that takes seconds.
+`index` prepares a folder for it; `web` does both on a page; `models` and `rollback` are about which
+model is in use. No command needs a Prefect server. torch is imported where it is needed, since that
+takes seconds.
 """
 
 import json
@@ -152,17 +153,15 @@ def _same_title(fit: "Fit", columns: "list[list[Fit]]") -> "list[Fit]":
 def _print_fits(image: Path, matchers: "list[Matcher]", rows: "list[list[Fit]]") -> None:
     table = Table(title=f"Titles for {image.name}")
     table.add_column("title", overflow="fold")
-    for matcher in matchers:
-        table.add_column(f"cosine\n{matcher.name}", justify="right")
-        if matcher.typical:
-            table.add_column("percentile", justify="right")
-            table.add_column("rank", justify="right")
+    for matcher, beside in zip(matchers, ("", "\nuntouched"), strict=False):
+        for name in ("cosine", "percentile", "rank") if matcher.typical else ("cosine",):
+            table.add_column(name + beside, justify="right", no_wrap=True)
     for row in rows:
         cells = [Text(row[0].title)]
         for fit in row:
             cells.append(Text(f"{fit.cosine:.3f}"))
             if fit.percentile is not None:
-                cells += [Text(f"{fit.percentile:.0f}"), Text(f"{fit.rank} of {fit.of}")]
+                cells += [Text(f"{fit.percentile:.0f}"), Text(f"{fit.rank}/{fit.of}")]
         table.add_row(*cells)
     console = Console()
     console.print(table)
@@ -203,10 +202,12 @@ def search(
             search_words,
         )
 
-        place, version, matcher = _opened(model, channel, source, workspace)
+        asked = (model, channel, source, workspace)
         if folder:
+            place, matcher = _for_folder(*asked)
             index = open_index(place, folder_place(place, matcher.fingerprint, folder))
         else:
+            place, version, matcher = _by_champion(*asked)
             index_channel(place, version, matcher)
             index = open_index(place, channel_place(place, matcher.fingerprint, version))
         if image:
@@ -240,10 +241,12 @@ def index(
     with errors_in_words():
         from tasks.indexing import index_channel, index_folder
 
-        place, version, matcher = _opened(model, channel, source, workspace)
+        asked = (model, channel, source, workspace)
         if folder:
+            place, matcher = _for_folder(*asked)
             done = index_folder(place, folder, matcher)
         else:
+            place, version, matcher = _by_champion(*asked)
             done = index_channel(place, version, matcher)
     if as_json:
         _print_json(done.model_dump())
@@ -258,15 +261,28 @@ def index(
         typer.echo(f"Left out: {count} ({reason})")
 
 
-def _opened(
+def _by_champion(
     model: str | None, channel: str | None, source: str | None, workspace: Path
 ) -> "tuple[Workspace, Version, Matcher]":
-    """The champion's version, and the matcher to search by."""
+    """The champion's version, whose channel it is about, and the model to search by."""
     from tasks.matching import Matcher
 
     place, version = champion_at(workspace, source, channel)
     matcher = Matcher.of_model(model) if model else Matcher.of_version(place, version)
     return place, version, matcher
+
+
+def _for_folder(
+    model: str | None, channel: str | None, source: str | None, workspace: Path
+) -> "tuple[Workspace, Matcher]":
+    """The model to search a folder by; without `model` it is the champion."""
+    from tasks.matching import Matcher
+    from tasks.workspace import Workspace
+
+    if model:
+        return Workspace.open(workspace), Matcher.of_model(model)
+    place, _, matcher = _by_champion(None, channel, source, workspace)
+    return place, matcher
 
 
 def _print_json(value: Any) -> None:
@@ -341,6 +357,25 @@ def rollback(
         _print_json(decision.model_dump(mode="json"))
         return
     typer.echo(f"Champion of {registry.name}: version {version}")
+
+
+@app.command()
+def web(
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve a page on which to match titles, search thumbnails and read the report."""
+    with errors_in_words():
+        registry = registry_at(workspace, source, channel)
+        from tasks.workspace import Workspace
+        from thumbtune.web import serve
+
+        serve(Workspace.open(workspace), registry, host, port)
 
 
 if __name__ == "__main__":
