@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
-SYSTEMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SYSTEMS = ("chromium", "google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
