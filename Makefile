@@ -12,6 +12,7 @@ train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	  --training.epochs 10 --training.learning_rate 0.001
 
 test: $(INSTALLED) ## run all tests
+	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED) ## ruff and mypy

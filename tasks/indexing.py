@@ -54,8 +54,8 @@ from tasks.towers import pools_once
 from tasks.workspace import Table, Workspace, checksum, write_atomically
 
 EXACT_BELOW = 100_000  # pictures
-EXPANSION_ADD, EXPANSION_SEARCH = 64, 128  # candidates that the graph holds (HNSW's ef)
-CANDIDATES = 64  # that the graph finds, at least, for the float32 vectors to rank
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 64, 512  # of the graph: HNSW's M and ef
+CANDIDATES = 128  # that the graph finds, at least, for the float32 vectors to rank
 CELLS = 32_000_000  # cosines held at a time
 SAVED_EVERY = 1024  # new pictures; what a killed run may lose
 MEASURED = 200  # queries on which the graph is held against the exact search
@@ -197,6 +197,7 @@ def with_graph(numbers: Numbers, matrix: Embeddings, graph: Graph | None) -> Vec
             ndim=matrix.shape[1],
             metric="cos",
             dtype="i8",
+            connectivity=CONNECTIVITY,
             expansion_add=EXPANSION_ADD,
             expansion_search=EXPANSION_SEARCH,
         )
@@ -576,7 +577,11 @@ def _load(workspace: Workspace, place: Path, files: _Files) -> ThumbnailIndex:
 
 def _read_graph(file: Path, view: bool = False) -> Graph:
     graph = Graph.restore(
-        file, view=view, expansion_add=EXPANSION_ADD, expansion_search=EXPANSION_SEARCH
+        file,
+        view=view,
+        connectivity=CONNECTIVITY,
+        expansion_add=EXPANSION_ADD,
+        expansion_search=EXPANSION_SEARCH,
     )
     if graph is None:
         raise ValueError("no graph")

@@ -1,67 +1,313 @@
-"""`thumbtune models` and `thumbtune rollback`: what a channel has, and which of it is in use."""
+"""The command line `thumbtune`, for who uses the models of a channel.
+
+`match` tells how well titles fit a thumbnail, `search` finds thumbnails by words or by a picture,
+`index` prepares a folder for it; `web` does both on a page; `models` and `rollback` are about which
+model is in use. No command needs a Prefect server. torch is imported where it is needed, since that
+takes seconds.
+"""
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from tasks.registry import Registry, UnknownVersionError, Version
-from tasks.workspace import Workspace
+if TYPE_CHECKING:
+    from tasks.matching import Fit, Matcher
+    from tasks.registry import Registry, Version
+    from tasks.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Folder = Annotated[Path, typer.Option(help="The workspace of the training runs.")]
-Channel = Annotated[str | None, typer.Option(help="As it was given to training.")]
-Source = Annotated[str, typer.Option(help="As it was given to training.")]
+Channel = Annotated[
+    str | None,
+    typer.Option(help="As it was given to training; not needed if one channel has models."),
+]
+Source = Annotated[str | None, typer.Option(help="As it was given to training.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Any CLIP instead of the champion: a folder, a hub id or `sample`."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+WORKSPACE = Path("~/.thumbtune")
 METRICS = ("Recall@1", "Recall@5", "MRR")
 
 
 @app.callback()
 def about() -> None:
-    """The models that were trained for a channel."""
+    """Use the models that were trained for a channel."""
 
 
-def registry_at(workspace: Path, source: str, channel: str | None) -> Registry:
-    """The registry of a channel that has a model.
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """End with code 1 and one sentence, without a traceback."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except Exception as error:
+        typer.echo(f"thumbtune: {error}", err=True)
+        raise typer.Exit(1) from None
 
-    Exits with code 1 and a message if it has none.
+
+def registry_at(workspace: Path, source: str | None, channel: str | None) -> "Registry":
+    """The registry of a channel that has a model; nothing is made where there is none."""
+    from tasks.registry import find_registry
+    from tasks.workspace import Workspace
+
+    root = workspace.expanduser().resolve()
+    return find_registry(Workspace(root=root, id=""), source, channel)
+
+
+def champion_at(
+    workspace: Path, source: str | None, channel: str | None
+) -> "tuple[Workspace, Version]":
+    """The workspace, and the version in use of a channel."""
+    from tasks.matching import champion_of
+    from tasks.workspace import Workspace
+
+    version = champion_of(registry_at(workspace, source, channel))
+    return Workspace.open(workspace), version
+
+
+@app.command()
+def match(
+    image: Annotated[Path, typer.Argument(help="A JPEG, PNG, WebP or GIF.")],
+    titles: Annotated[list[str] | None, typer.Argument(help="Titles to choose from.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--titles", help="File of titles, one a line; `-` for standard input."),
+    ] = None,
+    untouched: Annotated[
+        bool, typer.Option("--untouched", help="Beside it what the untouched model says.")
+    ] = False,
+    model: Model = None,
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Rank titles by how well they fit a thumbnail, the best first.
+
+    `percentile` is the share of the channel's own pairs, of those not trained on, whose cosine is
+    lower: 50 is like a typical pair. `rank` is where the title would stand among the channel's
+    own titles for this picture.
     """
-    root = workspace.expanduser()
-    registry = Registry(Workspace(root=root, id=""), source, channel)
-    if not registry.versions():
-        known = sorted(path.parent.name for path in root.glob("registry/*/versions"))
-        typer.echo(
-            f"thumbtune: no model of {channel or source} in {root}. Give --workspace, --source and "
-            f"--channel as in the training; there are models of: {', '.join(known) or 'none'}.",
-            err=True,
+    if model and untouched:
+        raise typer.BadParameter(
+            "--untouched is what the champion was trained from; leave out --model."
         )
-        raise typer.Exit(1)
-    return registry
+    if not titles and not file:
+        raise typer.BadParameter("Give a title, or --titles FILE.")
+    with errors_in_words():
+        from tasks.matching import Matcher
+
+        asked = [*(titles or []), *(_lines(file) if file else [])]
+        if model:
+            matchers = [Matcher.of_model(model)]
+        else:
+            place, version = champion_at(workspace, source, channel)
+            both = (False, True) if untouched else (False,)
+            matchers = [Matcher.of_version(place, version, old) for old in both]
+        first = matchers[0]
+        picture = first.read_picture(image)
+        columns = [matcher.rank_titles(picture, asked) for matcher in matchers]
+    rows = [[fit, *_same_title(fit, columns[1:])] for fit in columns[0]]
+    if as_json:
+        _print_json(
+            {
+                "models": [{"name": m.name, "typical": m.typical} for m in matchers],
+                "titles": [
+                    row[0].model_dump() | ({"untouched": row[1].model_dump()} if untouched else {})
+                    for row in rows
+                ],
+            }
+        )
+        return
+    _print_fits(image, matchers, rows)
+
+
+def _lines(file: str) -> list[str]:
+    """The lines of a file that are not blank."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"--titles: {file} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"--titles: {file} is not UTF-8. Save it as UTF-8.") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _same_title(fit: "Fit", columns: "list[list[Fit]]") -> "list[Fit]":
+    return [next(other for other in column if other.title == fit.title) for column in columns]
+
+
+def _print_fits(image: Path, matchers: "list[Matcher]", rows: "list[list[Fit]]") -> None:
+    table = Table(title=f"Titles for {image.name}")
+    table.add_column("title", overflow="fold")
+    for matcher, beside in zip(matchers, ("", "\nuntouched"), strict=False):
+        for name in ("cosine", "percentile", "rank") if matcher.typical else ("cosine",):
+            table.add_column(name + beside, justify="right", no_wrap=True)
+    for row in rows:
+        cells = [Text(row[0].title)]
+        for fit in row:
+            cells.append(Text(f"{fit.cosine:.3f}"))
+            if fit.percentile is not None:
+                cells += [Text(f"{fit.percentile:.0f}"), Text(f"{fit.rank}/{fit.of}")]
+        table.add_row(*cells)
+    console = Console()
+    console.print(table)
+    for matcher in matchers:
+        if matcher.typical:
+            low, median, high = matcher.typical
+            console.print(
+                f"The channel's own pairs by {matcher.name}: cosine {median:.3f}, "
+                f"half of them between {low:.3f} and {high:.3f}",
+                highlight=False,
+            )
+
+
+@app.command()
+def search(
+    words: Annotated[str | None, typer.Argument(help="What the picture should show.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Find pictures like this one.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many to show.")] = 12,
+    folder: Annotated[
+        Path | None, typer.Option(help="A folder that was indexed, instead of the channel.")
+    ] = None,
+    model: Model = None,
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Find thumbnails by words or by a picture, the nearest first."""
+    if (words is None) == (image is None):
+        raise typer.BadParameter("Give either words or --image FILE.")
+    with errors_in_words():
+        from tasks.indexing import (
+            channel_place,
+            folder_place,
+            index_channel,
+            open_index,
+            search_picture,
+            search_words,
+        )
+
+        asked = (model, channel, source, workspace)
+        if folder:
+            place, matcher = _for_folder(*asked)
+            index = open_index(place, folder_place(place, matcher.fingerprint, folder))
+        else:
+            place, version, matcher = _by_champion(*asked)
+            index_channel(place, version, matcher)
+            index = open_index(place, channel_place(place, matcher.fingerprint, version))
+        if image:
+            hits = search_picture(index, matcher, matcher.read_picture(image), top)
+        else:
+            hits = search_words(index, matcher, words or "", top)
+    if as_json:
+        _print_json([hit.model_dump() for hit in hits])
+        return
+    table = Table(title=f"{len(hits)} of {len(index)} pictures by {matcher.name}")
+    table.add_column("cosine", justify="right")
+    table.add_column("title", overflow="fold")
+    table.add_column("picture", overflow="fold")
+    for hit in hits:
+        table.add_row(f"{hit.cosine:.3f}", Text(hit.title), Text(hit.image))
+    Console().print(table)
+
+
+@app.command()
+def index(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Pictures, anywhere below it; else the channel's.")
+    ] = None,
+    model: Model = None,
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare a folder, or the channel, for `search`; only what is new is embedded."""
+    with errors_in_words():
+        from tasks.indexing import index_channel, index_folder
+
+        asked = (model, channel, source, workspace)
+        if folder:
+            place, matcher = _for_folder(*asked)
+            done = index_folder(place, folder, matcher)
+        else:
+            place, version, matcher = _by_champion(*asked)
+            done = index_channel(place, version, matcher)
+    if as_json:
+        _print_json(done.model_dump())
+        return
+    typer.echo(
+        f"{done.pictures} pictures indexed by {matcher.name}: {done.added} added, "
+        f"{done.removed} removed"
+    )
+    if done.recall_at_10 is not None:
+        typer.echo(f"Approximate search, recall@10 against the exact one: {done.recall_at_10:.3f}")
+    for reason, count in done.dropped.items():
+        typer.echo(f"Left out: {count} ({reason})")
+
+
+def _by_champion(
+    model: str | None, channel: str | None, source: str | None, workspace: Path
+) -> "tuple[Workspace, Version, Matcher]":
+    """The champion's version, whose channel it is about, and the model to search by."""
+    from tasks.matching import Matcher
+
+    place, version = champion_at(workspace, source, channel)
+    matcher = Matcher.of_model(model) if model else Matcher.of_version(place, version)
+    return place, version, matcher
+
+
+def _for_folder(
+    model: str | None, channel: str | None, source: str | None, workspace: Path
+) -> "tuple[Workspace, Matcher]":
+    """The model to search a folder by; without `model` it is the champion."""
+    from tasks.matching import Matcher
+    from tasks.workspace import Workspace
+
+    if model:
+        return Workspace.open(workspace), Matcher.of_model(model)
+    place, _, matcher = _by_champion(None, channel, source, workspace)
+    return place, matcher
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 @app.command()
 def models(
     channel: Channel = None,
-    source: Source = "youtube",
-    workspace: Folder = Path("~/.thumbtune"),
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """List the versions of a channel's model, with their metrics on test, and the champion."""
-    registry = registry_at(workspace, source, channel)
-    champion = registry.champion()
-    current = champion.number if champion else None
-    reasons = {decision.version: decision.why for decision in registry.decisions()}
-    rows = [
-        _row(version, version.number == current, reasons.get(version.number, "not decided on"))
-        for version in registry.versions()
-    ]
+    with errors_in_words():
+        registry = registry_at(workspace, source, channel)
+        champion = registry.champion()
+        current = champion.number if champion else None
+        reasons = {decision.version: decision.why for decision in registry.decisions()}
+        rows = [
+            _row(version, version.number == current, reasons.get(version.number, "not decided on"))
+            for version in registry.versions()
+        ]
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        _print_json(rows)
         return
     table = Table(title=f"Models of {registry.name}")
     for name in ("version", "", "created (UTC)", "videos", *METRICS):
@@ -81,7 +327,7 @@ def models(
     Console().print(table)
 
 
-def _row(version: Version, is_champion: bool, why: str) -> dict[str, Any]:
+def _row(version: "Version", is_champion: bool, why: str) -> dict[str, Any]:
     return {
         "version": version.number,
         "champion": is_champion,
@@ -98,18 +344,38 @@ def _row(version: Version, is_champion: bool, why: str) -> dict[str, Any]:
 def rollback(
     version: Annotated[int, typer.Argument(help="Number of the version to use from now on.")],
     channel: Channel = None,
-    source: Source = "youtube",
-    workspace: Folder = Path("~/.thumbtune"),
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
     why: Annotated[str, typer.Option(help="Kept in the history.")] = "rolled back by hand",
+    as_json: AsJson = False,
 ) -> None:
     """Make an earlier version the champion; later runs do not undo it with the same model."""
-    registry = registry_at(workspace, source, channel)
-    try:
-        registry.roll_back(version, why)
-    except UnknownVersionError as error:
-        typer.echo(f"thumbtune: {error}", err=True)
-        raise typer.Exit(1) from None
+    with errors_in_words():
+        registry = registry_at(workspace, source, channel)
+        decision = registry.roll_back(version, why)
+    if as_json:
+        _print_json(decision.model_dump(mode="json"))
+        return
     typer.echo(f"Champion of {registry.name}: version {version}")
+
+
+@app.command()
+def web(
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Folder = WORKSPACE,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+) -> None:
+    """Serve a page on which to match titles, search thumbnails and read the report."""
+    with errors_in_words():
+        registry = registry_at(workspace, source, channel)
+        from tasks.workspace import Workspace
+        from thumbtune.web import serve
+
+        serve(Workspace.open(workspace), registry, host, port)
 
 
 if __name__ == "__main__":
