@@ -314,7 +314,6 @@ def models(
         table.add_column(
             name, justify="right" if name in ("version", "videos", *METRICS) else "left"
         )
-    table.add_column("what became of it", overflow="fold")
     for row in rows:
         table.add_row(
             str(row["version"]),
@@ -322,9 +321,11 @@ def models(
             row["created"][:16].replace("T", " "),
             str(row["videos"]),
             *(f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "" for name in METRICS),
-            row["why"],
         )
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        console.print(Text(f"Version {row['version']} {row['why']}"))
 
 
 def _row(version: "Version", is_champion: bool, why: str) -> dict[str, Any]:
