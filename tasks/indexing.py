@@ -201,7 +201,7 @@ def with_graph(numbers: Numbers, matrix: Embeddings, graph: Graph | None) -> Vec
             expansion_add=EXPANSION_ADD,
             expansion_search=EXPANSION_SEARCH,
         )
-    there = np.array(graph.keys, dtype=np.int64) if len(graph) else np.empty(0, np.int64)
+    there = np.asarray(graph.keys[:]).astype(np.int64)
     if len(gone := np.setdiff1d(there, numbers)):
         graph.remove(gone.astype(np.uint64))
     new = ~np.isin(numbers, there)
