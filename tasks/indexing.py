@@ -1,10 +1,10 @@
 """Step: keep the embeddings of a thumbnail library, and search it by words or by a picture.
 
-Below `EXACT_BELOW` pictures every vector is compared, which one matrix product does in a few
-milliseconds. Beyond, usearch's HNSW graph (arXiv:1603.09320) on 8-bit vectors finds candidates,
-which the float32 vectors then rank. Why usearch: LanceDB answers a query fifty times slower and
-brings 180 MB, faiss-cpu carries an OpenMP of its own that clashes with torch's on macOS, and its
-HNSW cannot forget a picture.
+Below `EXACT_BELOW` pictures every vector is compared: one matrix product, a few milliseconds.
+Beyond, usearch's HNSW graph (arXiv:1603.09320) of 8-bit vectors finds candidates, which the float32
+vectors then rank. Why usearch: LanceDB takes milliseconds even for a thousand vectors and brings
+180 MB; faiss-cpu brings an OpenMP of its own, which crashes beside torch's on macOS
+(faiss-wheels issue 73), and its HNSW cannot remove a picture.
 
 An index belongs to a model and a library: `indexes/<model>/<channels or folders>/<name>/`. Its
 files are named by their checksum, and index.json, which is written last, names them; so a reader
@@ -173,9 +173,11 @@ class Vectors(NamedTuple):
         top = min(top, len(self.matrix))
         wanted = min(max(CANDIDATES, 4 * top), len(self.matrix))
         found = self.graph.search(queries, wanted, threads=1 if len(queries) == 1 else 0)
-        rows = np.searchsorted(self.numbers, np.atleast_2d(found.keys).astype(np.int64))
+        keys = np.atleast_2d(found.keys).astype(np.int64)
+        rows = np.minimum(np.searchsorted(self.numbers, keys), len(self.numbers) - 1)
         cosines = np.einsum("qcd,qd->qc", self.matrix[rows], queries)
-        best, cosines = _best(cosines, top)
+        cosines[self.numbers[rows] != keys] = -np.inf  # the graph found fewer for this query
+        best, cosines = _best(cosines, min(top, keys.shape[1]))
         return np.take_along_axis(rows, best, axis=1), cosines
 
     def recall_at_10(self, queries: Embeddings) -> float:
@@ -201,7 +203,7 @@ def with_graph(numbers: Numbers, matrix: Embeddings, graph: Graph | None) -> Vec
             expansion_add=EXPANSION_ADD,
             expansion_search=EXPANSION_SEARCH,
         )
-    there = np.array(graph.keys, dtype=np.int64) if len(graph) else np.empty(0, np.int64)
+    there = np.asarray(graph.keys[:]).astype(np.int64)
     if len(gone := np.setdiff1d(there, numbers)):
         graph.remove(gone.astype(np.uint64))
     new = ~np.isin(numbers, there)

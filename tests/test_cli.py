@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tasks.registry import Registry
+from tasks.matching import Matcher
+from tasks.registry import Registry, Version
 from tasks.workspace import Workspace
+from tests.small_channel import add_version
 from tests.test_registry import add
+from tests.test_thumbnails import encoded, picture
+from thumbtune.cli import app
 
 
 @pytest.fixture
@@ -21,13 +26,34 @@ def registry(workspace: Workspace) -> Registry:
     return registry
 
 
-def thumbtune(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def version(workspace: Workspace) -> Version:
+    """A champion that can be used."""
+    return add_version(workspace)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    file = tmp_path / "my picture.jpg"
+    file.write_bytes(encoded(picture()))
+    return str(file)
+
+
+def thumbtune(
+    workspace: Workspace, *arguments: str, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "thumbtune.cli", *arguments, f"--workspace={workspace.root}"],
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=120,
-        env={"COLUMNS": "120", "PATH": ""},
+        env={
+            "COLUMNS": "120",
+            "PATH": "",
+            "HF_HUB_OFFLINE": "1",
+            "PREFECT_HOME": str(workspace.root / "prefect"),
+        },
         cwd=Path(__file__).parent.parent,
     )
 
@@ -56,12 +82,138 @@ def test_rollback_makes_a_version_the_champion(registry: Registry, workspace: Wo
     assert (last.champion, last.why) == (2, "I like it")
 
 
+def test_match_ranks_titles_and_holds_them_against_the_channel(
+    workspace: Workspace, version: Version, image: str
+) -> None:
+    titles = ("A boat [bold]at night", "Ten castles")
+    done = thumbtune(workspace, "match", image, *titles, "--untouched", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    columns = []
+    for untouched, told in zip((False, True), found["models"], strict=True):
+        matcher = Matcher.of_version(workspace, version, untouched)
+        assert told == {"name": matcher.name, "typical": pytest.approx(matcher.typical)}
+        columns.append(matcher.rank_titles(matcher.read_picture(image), titles))
+    assert [row["title"] for row in found["titles"]] == [fit.title for fit in columns[0]]
+    for row, fit in zip(found["titles"], columns[0], strict=True):
+        assert row["cosine"] == pytest.approx(fit.cosine, abs=1e-5)
+        assert (row["percentile"], row["rank"], row["of"]) == (fit.percentile, fit.rank, fit.of)
+        [before] = (other for other in columns[1] if other.title == fit.title)
+        assert row["untouched"]["rank"] == before.rank
+
+    shown = thumbtune(workspace, "match", image, *titles).stdout
+    assert "A boat [bold]at night" in shown
+    assert f"{columns[0][0].cosine:.3f}" in shown
+    assert f"{columns[0][0].rank}/{columns[0][0].of}" in shown
+    assert "The channel's own pairs by @tester, version 1: cosine " in shown
+
+
+def test_titles_come_from_a_file_or_from_standard_input_too(
+    workspace: Workspace, image: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "titles.txt"
+    file.write_text("one\n\n  zwei für drei \n", encoding="utf-8")
+    by_model = ("match", image, "first", "--model", "sample", "--json", "--titles")
+    for source, stdin in ((str(file), ""), ("-", file.read_text())):
+        found = json.loads(thumbtune(workspace, *by_model, source, stdin=stdin).stdout)
+        assert {row["title"] for row in found["titles"]} == {"first", "one", "zwei für drei"}
+        assert found["models"] == [{"name": "sample", "typical": None}]
+        assert found["titles"][0]["percentile"] is None
+
+
+@pytest.mark.usefixtures("version")
+def test_search_finds_the_channels_pictures_by_words_and_by_a_picture(
+    workspace: Workspace,
+) -> None:
+    done = thumbtune(workspace, "search", "a castle", "--top", "3", "--json")
+    assert done.returncode == 0, done.stderr
+    hits = json.loads(done.stdout)
+    assert len(hits) == 3
+    assert [hit["cosine"] for hit in hits] == sorted((h["cosine"] for h in hits), reverse=True)
+    [same] = json.loads(
+        thumbtune(workspace, "search", "--image", hits[1]["image"], "--top=1", "--json").stdout
+    )
+    assert (same["id"], same["cosine"]) == (hits[1]["id"], pytest.approx(1, abs=1e-5))
+    shown = thumbtune(workspace, "search", "a castle", "--top", "3").stdout
+    assert f"{hits[0]['cosine']:.3f}" in shown
+    assert "3 of 40 pictures by @tester, version 1" in shown
+    assert not (workspace.root / "prefect" / "prefect.db").exists()  # no server was needed
+
+
+@pytest.mark.usefixtures("version")
+def test_a_folder_is_indexed_once_and_then_searched(
+    workspace: Workspace, image: str, tmp_path: Path
+) -> None:
+    (tmp_path / "library").mkdir()
+    Path(image).rename(tmp_path / "library" / "red car.jpg")
+    (tmp_path / "library" / "bad.jpg").write_bytes(b"bad")
+    folder = str(tmp_path / "library")
+    shown = thumbtune(workspace, "index", folder).stdout
+    assert "1 pictures indexed by @tester, version 1: 1 added, 0 removed\n" in shown
+    assert "Left out: 1 (not a JPEG, PNG, WebP or GIF picture)" in shown
+    again = json.loads(thumbtune(workspace, "index", folder, "--json").stdout)
+    assert (again["pictures"], again["added"]) == (1, 0)
+    done = thumbtune(workspace, "search", "anything", "--folder", folder, "--json")
+    assert [hit["title"] for hit in json.loads(done.stdout)] == ["red car"]
+    whole = json.loads(thumbtune(workspace, "index", "--json").stdout)
+    assert (whole["pictures"], whole["added"]) == (40, 40)
+    by_model = thumbtune(workspace, "index", folder, "--model", "sample", "--json")
+    assert json.loads(by_model.stdout)["added"] == 1
+
+
+@pytest.mark.usefixtures("version")
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("match", "gone.jpg", "a"), 1, "picture gone.jpg: cannot be read (No such file"),
+        (("match", "pyproject.toml", "a"), 1, "pyproject.toml: not a JPEG, PNG, WebP or GIF"),
+        (("match", "docs/flow.png", " "), 1, "titles: number 1 of 1 is empty"),
+        (("match", "docs/flow.png", "--titles", "gone.txt"), 1, "--titles: gone.txt cannot be"),
+        (("match", "docs/flow.png", "--titles", "docs/flow.png"), 1, "is not UTF-8"),
+        (("match", "docs/flow.png"), 2, "Give a title, or --titles FILE."),
+        (("match", "docs/flow.png", "a", "--model=sample", "--untouched"), 2, "leave out"),
+        (("match", "docs/flow.png", "a", "--model", "docs"), 1, "the folder docs holds no model"),
+        (("search",), 2, "Give either words or --image FILE."),
+        (("search", "a", "--image", "docs/flow.png"), 2, "Give either words or --image FILE."),
+        (("search", "a", "--top", "0"), 2, "0 is not in the range"),
+        (("search", "a", "--folder", "docs"), 1, "Make it with `thumbtune index` for a channel"),
+        (("index", "gone"), 1, "folder: there is no folder "),
+        (("search", "a", "--channel", "@nobody"), 1, "no model of @nobody in"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_sentence(
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(Path(__file__).parent.parent)
+    here = [*arguments, f"--workspace={workspace.root}"]
+    done = CliRunner(env={"COLUMNS": "120"}).invoke(app, here)
+    assert done.exit_code == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_imports_neither_torch_nor_prefect() -> None:
+    code = (
+        "import sys, thumbtune.cli as cli\n"
+        "cli.app(['match', '--help'], standalone_mode=False)\n"
+        "print(sorted({'torch', 'prefect', 'tasks'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "--titles" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("models", "--channel", "@nobody"), "no model of @nobody in"),
-        (("models",), "there are models of: tester-"),
-        (("rollback", "9", "--channel", "@tester"), "has no version 9; it has: 1, 2."),
+        (("models", "--source", "folder"), "of: --source youtube --channel @tester."),
+        (("rollback", "9"), "has no version 9; it has: 1, 2."),
         (("rollback", "nine", "--channel", "@tester"), "'nine' is not a valid int"),
     ],
 )

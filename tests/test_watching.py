@@ -10,6 +10,7 @@ import requests
 from pytest_httpserver import HTTPServer
 
 from flows.watch_flow import WatchError, watch
+from tasks.indexing import channel_place, open_index
 from tasks.parameters import WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
@@ -147,14 +148,35 @@ def test_watching_trains_once_for_new_videos_and_costs_nothing_else(
     assert watch(**options)[0].why == "nothing new in the feed"
     assert youtube.units == units
 
+    downloads = youtube.image_requests.total()
     channel += [make_video(n) for n in (102, 104)]
     assert watch(**options)[0].why == "2 new videos; 3 start a training"
     channel.append(make_video(106))
-    downloads = youtube.image_requests.total()
     assert watch(**options)[0].why == "3 new videos"
     assert youtube.image_requests.total() == downloads + 3
     assert [len(version.seen) for version in registry.versions()] == [50, 53]
     assert len(registry.decisions()) == 2
+
+
+def test_new_videos_join_the_champions_index_before_there_are_enough_to_train(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    registry = registry_of(options)
+    registry.roll_back(1, "whether or not it was promoted")
+    version = registry.versions()[0]
+    workspace = Workspace.open(registry.folder.parent.parent)
+    downloads = youtube.image_requests.total()
+    channel += [make_video(n) for n in (102, 104)]
+    for _ in range(2):
+        assert not watch(**options)[0].train
+        index = open_index(workspace, channel_place(workspace, version.model.fingerprint, version))
+        assert {entry.id for entry in index.entries} - set(version.seen) == {
+            "video-00102",
+            "video-00104",
+        }
+        assert len(index) == 52
+        assert youtube.image_requests.total() == downloads + 2
 
 
 @pytest.mark.usefixtures("channel")

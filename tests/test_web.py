@@ -24,7 +24,15 @@ from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.browser import chromium
 from tests.test_report import NASTY, Tags
-from thumbtune.web import QuestionError, html, in_words, read_titles, side_by_side
+from thumbtune.web import (
+    AddressError,
+    QuestionError,
+    html,
+    in_words,
+    read_titles,
+    serve,
+    side_by_side,
+)
 
 ROOT = Path(__file__).parent.parent
 OTHERS = ["Golden Rocket After Dark", "24 Hours with My Golden Mushroom", "I Built a House"]
@@ -45,15 +53,15 @@ class Site:
         self.url = f"http://127.0.0.1:{self.port}/"
         self.process = self.start()
 
-    def start(self) -> subprocess.Popen[str]:
-        """`thumbtune web` on this site's port."""
+    def start(self, stderr: int | None = None) -> subprocess.Popen[str]:
+        """`thumbtune web` on this site's port; what it says goes to the test's own stderr."""
         command = [sys.executable, "-m", "thumbtune.cli", "web", "--source=sample"]
         return subprocess.Popen(
             [*command, f"--port={self.port}", f"--workspace={self.workspace.root}"],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(self.temporary)},
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
         )
 
@@ -364,12 +372,25 @@ def test_the_page_cannot_be_reached_from_other_machines(site: Site) -> None:
         assert other.connect_ex(("127.0.0.2", site.port)) != 0
 
 
+def test_another_sites_name_for_this_machine_is_refused(site: Site) -> None:
+    for host, status in (("localhost", 200), ("evil.example", 400)):
+        answer = requests.get(site.url, headers={"Host": f"{host}:{site.port}"}, timeout=30)
+        assert answer.status_code == status
+
+
 def test_a_taken_port_gets_a_message(site: Site) -> None:
-    process = site.start()
+    process = site.start(stderr=subprocess.PIPE)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
     assert f"port {site.port}: Address already in use. Give another --port" in said
     assert "Traceback" not in said
+
+
+def test_a_host_that_is_not_this_machine_gets_a_message(workspace: Workspace) -> None:
+    registry = Registry(workspace, "sample", None)
+    for host in ("192.0.2.1", "no such host"):  # the first is kept for documentation, RFC 5737
+        with pytest.raises(AddressError, match=f"cannot listen on {host}, port 7860: .*--host"):
+            serve(workspace, registry, host)
 
 
 def test_uploads_are_removed_when_the_server_stops(

@@ -17,6 +17,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
+from fastapi.middleware import Middleware
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
@@ -52,6 +54,7 @@ import gradio as gr
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
+LOOPBACK = ("127.0.0.1", "localhost")
 MAX_TITLES = 50
 MAX_CHARACTERS = 200  # of a title; YouTube allows 100
 MAX_UPLOAD = "20mb"
@@ -393,14 +396,7 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def serve(
-    workspace: Workspace, registry: Registry, host: str = "127.0.0.1", port: int = 7860
-) -> None:
-    """Serve the page until the process is told to stop.
-
-    Raises:
-        AddressError: the port is taken, or the host is not this machine.
-    """
+def _check_address(host: str, port: int) -> None:
     try:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -410,11 +406,26 @@ def serve(
             f"cannot listen on {host}, port {port}: {error.strerror}. Give another --port, or as "
             "--host a name or IPv4 address of this machine."
         ) from None
+
+
+def serve(
+    workspace: Workspace, registry: Registry, host: str = "127.0.0.1", port: int = 7860
+) -> None:
+    """Serve the page until the process is told to stop.
+
+    Raises:
+        AddressError: the port is taken, or the host is not this machine.
+    """
+    _check_address(host, port)
+    # another site's name, pointed at this machine, would let that site's scripts read the page
+    names = LOOPBACK if host in LOOPBACK else ("*",)
+    only_by_name = Middleware(TrustedHostMiddleware, allowed_hosts=names)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed
     page = build_page(workspace, registry)
     page.launch(
         server_name=host,
         server_port=port,
+        app_kwargs={"middleware": [only_by_name]},
         share=False,
         max_file_size=MAX_UPLOAD,
         theme=_theme(),

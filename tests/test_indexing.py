@@ -1,0 +1,414 @@
+"""The index of a thumbnail library: what it finds, what it costs to keep up to date, and damage."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+
+from sample import CHANNEL, MODEL
+from tasks import indexing
+from tasks.indexing import (
+    Entry,
+    LibraryError,
+    NoIndexError,
+    Vectors,
+    channel_place,
+    exact_search,
+    folder_place,
+    index_channel,
+    index_folder,
+    index_thumbnails,
+    open_index,
+    search_picture,
+    search_words,
+    with_graph,
+)
+from tasks.matching import Matcher, TitleError, examples_of
+from tasks.registry import Version
+from tasks.thumbnails import load_image
+from tasks.workspace import Table, Workspace
+from tests.small_channel import add_version
+from tests.test_thumbnails import encoded, picture
+
+
+def unit_vectors(rows: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((rows, dimensions), np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def version(workspace: Workspace) -> Version:
+    return add_version(workspace)
+
+
+@pytest.fixture
+def matcher(workspace: Workspace, version: Version) -> Matcher:
+    return Matcher.of_version(workspace, version)
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """Five pictures in nested folders, one with a letterbox, and two files that are no pictures."""
+    folder = tmp_path / "library"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for n, name in enumerate(["a.jpg", "deep/b.JPG", "deep/er/c.jpg", "d.jpeg"]):
+        (folder / name).write_bytes(encoded(picture(seed=n, bars=45 if n == 3 else 0)))
+    (folder / "e.png").write_bytes(encoded(picture(seed=9), "PNG"))
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@given(
+    rows=st.integers(1, 60),
+    queries=st.integers(1, 5),
+    top=st.integers(1, 80),
+    seed=st.integers(0, 2**32 - 1),
+    copies=st.booleans(),
+)
+@settings(deadline=None)
+def test_the_exact_search_is_numpys(
+    rows: int, queries: int, top: int, seed: int, copies: bool
+) -> None:
+    vectors, asked = unit_vectors(rows, 8, seed), unit_vectors(queries, 8, seed + 1)
+    if copies:  # equal vectors: the first row comes first
+        vectors = vectors[np.random.default_rng(seed).integers(0, rows, rows)]
+    found, cosines = exact_search(vectors, asked, top)
+    expected = asked @ vectors.T
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :top]
+    assert np.array_equal(cosines, np.take_along_axis(expected, order, axis=1))
+    assert np.array_equal(np.take_along_axis(expected, found, axis=1), cosines)
+    assert all(len(set(row)) == min(top, rows) for row in found.tolist())
+
+
+def test_the_graph_finds_what_the_exact_search_finds_and_ranks_it_by_float32() -> None:
+    matrix, queries = unit_vectors(3000, 32), unit_vectors(50, 32, seed=1)
+    vectors = with_graph(np.arange(3000), matrix, None)
+    found, cosines = vectors.search(queries, 10)
+    assert cosines == pytest.approx(np.take_along_axis(queries @ matrix.T, found, axis=1), abs=1e-6)
+    assert (np.diff(cosines, axis=1) <= 0).all()
+    exact, _ = exact_search(matrix, queries, 10)
+    hits = np.mean([np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)])
+    assert vectors.recall_at_10(queries) == pytest.approx(hits)
+    assert hits > 0.98
+
+
+def test_a_graph_takes_new_vectors_and_forgets_those_that_are_gone() -> None:
+    matrix = unit_vectors(2000, 32)
+    numbers = np.sort(np.random.default_rng(0).choice(2**62, 2000, replace=False))
+    early = with_graph(numbers[:1500], matrix[:1500], None)
+    now = with_graph(numbers[500:], matrix[500:], early.graph)
+    assert now.graph is not None
+    assert sorted(now.graph.keys) == numbers[500:].tolist()
+    found, _ = now.search(matrix, 1)
+    assert (found[500:, 0] == np.arange(1500)).mean() > 0.99
+    assert now.recall_at_10(matrix[:100]) > 0.98
+
+
+def files(workspace: Workspace) -> dict[Path, int]:
+    """What is in the features and indexes, by inode: a file that is written is a new one."""
+    found = [
+        *workspace.root.glob("features/*/*.safetensors"),
+        *workspace.root.glob("indexes/*/*/*/*"),
+    ]
+    return {file: file.stat().st_ino for file in found}
+
+
+def test_a_channels_index_ranks_as_the_plain_model_and_runs_no_tower_again(
+    workspace: Workspace, version: Version, matcher: Matcher
+) -> None:
+    examples = examples_of(workspace, version)
+    towers = {file for file in files(workspace) if "features" in file.parts}
+    done = index_channel(workspace, version, matcher)
+    assert (done.pictures, done.added, done.removed, done.recall_at_10) == (40, 40, 0, None)
+    assert {file for file in files(workspace) if "features" in file.parts} == towers
+
+    model = SentenceTransformer(version.model.path)
+    images = model.encode(
+        [load_image(workspace, example) for example in examples], normalize_embeddings=True
+    )
+    index = open_index(workspace, channel_place(workspace, matcher.fingerprint, version))
+    words = "a castle in the snow"
+    cosines = images @ model.encode(words, normalize_embeddings=True)
+    hits = search_words(index, matcher, words, top=5)
+    best = np.argsort(-cosines)[:5]
+    assert [hit.id for hit in hits] == [examples[row].id for row in best]
+    assert [hit.cosine for hit in hits] == pytest.approx(cosines[best].tolist(), abs=1e-5)
+    for hit, row in zip(hits, best, strict=True):
+        assert Path(hit.image) == workspace.root / examples[row].image
+        assert hit.title == examples[row].title
+
+    [same, *others] = search_picture(index, matcher, load_image(workspace, examples[7]), top=99)
+    assert (same.id, same.cosine) == (examples[7].id, pytest.approx(1, abs=1e-5))
+    assert len(others) == 39
+
+
+def test_an_index_that_is_up_to_date_is_not_written(
+    workspace: Workspace, version: Version, matcher: Matcher
+) -> None:
+    index_channel(workspace, version, matcher)
+    before = files(workspace)
+    again = index_channel(workspace, version, matcher)
+    assert (again.pictures, again.added, again.removed) == (40, 0, 0)
+    assert files(workspace) == before
+
+
+def test_new_pictures_join_and_stay_until_their_file_is_gone(
+    workspace: Workspace, version: Version, matcher: Matcher
+) -> None:
+    index_channel(workspace, version, matcher)
+    workspace.write_file("thumbnails/new.jpg", encoded(picture()))
+    new = Entry(id="new", title="A new video", image="thumbnails/new.jpg")
+    assert index_channel(workspace, version, matcher, [new]).added == 1
+    again = index_channel(workspace, version, matcher)
+    assert (again.pictures, again.removed) == (41, 0)
+    (workspace.root / "thumbnails/new.jpg").unlink()
+    gone = index_channel(workspace, version, matcher)
+    assert (gone.pictures, gone.removed, gone.dropped) == (40, 1, {"picture gone": 1})
+
+
+def test_a_folder_is_searched_by_the_names_of_its_pictures(
+    workspace: Workspace, matcher: Matcher, library: Path
+) -> None:
+    done = index_folder(workspace, library, matcher)
+    assert (done.pictures, done.dropped) == (5, {"not a JPEG, PNG, WebP or GIF picture": 1})
+    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, library))
+    assert {(entry.id, entry.title) for entry in index.entries} == {
+        ("a.jpg", "a"),
+        ("deep/b.JPG", "b"),
+        ("deep/er/c.jpg", "c"),
+        ("d.jpeg", "d"),
+        ("e.png", "e"),
+    }
+    assert {entry.id for entry in index.entries if entry.crop} == {"d.jpeg"}  # its letterbox
+    for id_ in ("d.jpeg", "e.png"):
+        hit = search_picture(index, matcher, matcher.read_picture(library / id_), top=1)[0]
+        assert (hit.id, hit.image) == (id_, str(library / id_))
+        assert hit.cosine == pytest.approx(1, abs=1e-5)
+
+
+def test_a_folder_that_is_a_channel_has_the_titles_of_its_manifest(
+    workspace: Workspace, matcher: Matcher, tmp_path: Path
+) -> None:
+    folder = tmp_path / "channel"
+    rows = json.loads((CHANNEL / "manifest.json").read_text())[:6]
+    for row in rows:
+        (folder / row["image"]).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHANNEL / row["image"], folder / row["image"])
+    (folder / "manifest.json").write_text(json.dumps(rows))
+    index_folder(workspace, folder, matcher)
+    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, folder))
+    assert {entry.id: entry.title for entry in index.entries} == {
+        row["id"]: row["title"] for row in rows
+    }
+
+
+def test_only_new_and_changed_pictures_of_a_folder_are_read_and_embedded(
+    workspace: Workspace, matcher: Matcher, library: Path
+) -> None:
+    index_folder(workspace, library, matcher)
+    unread = library / "a.jpg"
+    stamp = unread.stat()
+    unread.write_bytes(bytes(stamp.st_size))  # of the same size and time: taken for unchanged
+    os.utime(unread, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    (library / "f.jpg").write_bytes(encoded(picture(seed=20)))
+    (library / "e.png").write_bytes(encoded(picture(seed=21), "PNG"))
+    (library / "d.jpeg").unlink()
+    before = files(workspace)
+    done = index_folder(workspace, library, matcher)
+    assert (done.pictures, done.added, done.removed) == (5, 2, 2)
+    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, library))
+    assert {entry.id for entry in index.entries} == {
+        "a.jpg",
+        "deep/b.JPG",
+        "deep/er/c.jpg",
+        "e.png",
+        "f.jpg",
+    }
+    hit = search_picture(index, matcher, matcher.read_picture(library / "e.png"), top=1)[0]
+    assert hit.id == "e.png"
+    kept = {file: inode for file, inode in before.items() if "features" in file.parts}
+    assert kept.items() <= files(workspace).items()
+
+
+def test_a_new_champion_of_the_same_towers_indexes_a_folder_without_running_them(
+    workspace: Workspace, matcher: Matcher, library: Path
+) -> None:
+    index_folder(workspace, library, matcher)
+    towers = {k: v for k, v in files(workspace).items() if "features" in k.parts}
+    other = Matcher.of_version(workspace, add_version(workspace, seed=1))
+    done = index_folder(workspace, library, other)
+    assert (done.pictures, other.fingerprint != matcher.fingerprint) == (5, True)
+    assert {k: v for k, v in files(workspace).items() if "features" in k.parts} == towers
+
+
+def test_any_model_can_index_a_folder(workspace: Workspace, library: Path) -> None:
+    matcher = Matcher.of_model("sample")
+    index_folder(workspace, library, matcher)
+    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, library))
+    vectors = dict(zip([e.id for e in index.entries], index.vectors.matrix, strict=True))
+    images = [matcher.read_picture(library / id_) for id_ in vectors]
+    plain = SentenceTransformer(str(MODEL)).encode(images, normalize_embeddings=True)
+    assert np.stack(list(vectors.values())) == pytest.approx(plain, abs=1e-5)
+
+
+def test_a_large_library_has_a_graph_whose_recall_is_told_and_kept(
+    workspace: Workspace, version: Version, matcher: Matcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = channel_place(workspace, matcher.fingerprint, version)
+    index_channel(workspace, version, matcher)
+    exact = search_words(open_index(workspace, place), matcher, "a boat", top=5)
+    shutil.rmtree(place)
+    monkeypatch.setattr(indexing, "EXACT_BELOW", 30)
+    assert index_channel(workspace, version, matcher).recall_at_10 == 1.0
+    index = open_index(workspace, place)
+    assert index.vectors.graph is not None
+    found = search_words(index, matcher, "a boat", top=5)
+    assert [hit.id for hit in found] == [hit.id for hit in exact]
+    assert [hit.cosine for hit in found] == pytest.approx([hit.cosine for hit in exact], abs=1e-6)
+    workspace.write_file("thumbnails/new.jpg", encoded(picture()))
+    new = Entry(id="new", title="A new video", image="thumbnails/new.jpg")
+    assert index_channel(workspace, version, matcher, [new]).recall_at_10 == 1.0
+    [hit] = search_picture(open_index(workspace, place), matcher, picture_of(new, workspace), 1)
+    assert hit.id == "new"
+
+
+def picture_of(entry: Entry, workspace: Workspace) -> Image.Image:
+    return Image.open(workspace.root / entry.image)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".safetensors", ".usearch", "index.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-20] + b"x" * 20),
+        lambda file: file.write_bytes(b""),
+        lambda file: file.unlink(),
+    ],
+    ids=["changed", "empty", "gone"],
+)
+def test_a_damaged_index_is_an_error_and_is_made_again(
+    workspace: Workspace,
+    version: Version,
+    matcher: Matcher,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    damage: Callable[[Path], Any],
+) -> None:
+    monkeypatch.setattr(indexing, "EXACT_BELOW", 30)
+    place = channel_place(workspace, matcher.fingerprint, version)
+    index_channel(workspace, version, matcher)
+    hits = search_words(open_index(workspace, place), matcher, "a boat")
+    [file] = (file for file in place.iterdir() if file.name.endswith(ending))
+    damage(file)
+    with pytest.raises(NoIndexError, match="or it is damaged"):
+        open_index(workspace, place)
+    assert index_channel(workspace, version, matcher).added == 40
+    assert search_words(open_index(workspace, place), matcher, "a boat") == hits
+    assert len(list(place.iterdir())) == 5  # no left-overs
+
+
+def update_often(root: Path, version: Version, folder: Path, rounds: int) -> None:
+    workspace = Workspace.open(root)
+    matcher = Matcher.of_version(workspace, version)
+    for n in range(rounds):
+        extra = folder / f"extra-{os.getpid()}.jpg"
+        extra.write_bytes(encoded(picture(seed=n)))
+        index_folder(workspace, folder, matcher)
+        extra.unlink()
+
+
+def test_two_writers_and_a_reader_at_once_always_see_a_whole_index(
+    workspace: Workspace, version: Version, matcher: Matcher, library: Path
+) -> None:
+    index_folder(workspace, library, matcher)
+    context = multiprocessing.get_context("spawn")
+    arguments = (workspace.root, version, library, 15)
+    writers = [context.Process(target=update_often, args=arguments) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    place = folder_place(workspace, matcher.fingerprint, library)
+    sizes = set()
+    while any(writer.is_alive() for writer in writers):
+        index = open_index(workspace, place)
+        assert len(search_words(index, matcher, "anything")) == len(index) == len(index.entries)
+        sizes.add(len(index))
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert max(sizes) > 5
+    assert index_folder(workspace, library, matcher).pictures == 5
+
+
+def test_a_killed_update_leaves_a_whole_index_and_blocks_nobody(
+    workspace: Workspace, version: Version, matcher: Matcher, library: Path
+) -> None:
+    index_folder(workspace, library, matcher)
+    place = folder_place(workspace, matcher.fingerprint, library)
+    process = multiprocessing.get_context("spawn").Process(
+        target=update_often, args=(workspace.root, version, library, 10_000)
+    )
+    before = (place / "index.json").read_bytes()
+    process.start()
+    while (place / "index.json").read_bytes() == before:
+        time.sleep(0.01)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    assert len(open_index(workspace, place)) in (5, 6)
+    for extra in library.glob("extra-*"):
+        extra.unlink()
+    assert index_folder(workspace, library, matcher).pictures == 5
+    assert len(list(place.iterdir())) == 4
+
+
+def test_what_cannot_be_indexed_or_searched_is_an_error_with_the_mend(
+    workspace: Workspace, version: Version, matcher: Matcher, tmp_path: Path
+) -> None:
+    with pytest.raises(LibraryError, match=f"there is no folder {tmp_path / 'gone'}"):
+        index_folder(workspace, tmp_path / "gone", matcher)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LibraryError, match="empty has no JPEG, PNG, WebP or GIF picture"):
+        index_folder(workspace, tmp_path / "empty", matcher)
+    (tmp_path / "empty" / "bad.jpg").write_bytes(b"bad")
+    with pytest.raises(LibraryError, match=r"to index \(1 not a JPEG"):
+        index_folder(workspace, tmp_path / "empty", matcher)
+    with pytest.raises(NoIndexError, match="thumbtune index FOLDER"):
+        open_index(workspace, folder_place(workspace, matcher.fingerprint, tmp_path))
+    index_channel(workspace, version, matcher)
+    index = open_index(workspace, channel_place(workspace, matcher.fingerprint, version))
+    with pytest.raises(TitleError, match="words: there are none"):
+        search_words(index, matcher, " ")
+
+
+def test_the_task_loads_no_model_where_nothing_is_new(
+    workspace: Workspace, version: Version, matcher: Matcher
+) -> None:
+    assert index_thumbnails(workspace, version, version.examples) == 40
+    Path(version.model.path).rename(workspace.root / "elsewhere")
+    assert index_thumbnails(workspace, version, version.examples) == 40
+    new = workspace.write_table("entries", [Entry(id="n", title="n", image="thumbnails/n.jpg")])
+    assert index_thumbnails(workspace, version, new) is None  # warned of: it cannot be loaded
+
+
+def test_rows_of_an_example_are_entries(workspace: Workspace, version: Version) -> None:
+    examples = examples_of(workspace, version)
+    table: Table = version.examples
+    for example, entry in zip(examples, workspace.read_table(table, Entry), strict=True):
+        assert (entry.id, entry.title, entry.crop) == (example.id, example.title, example.crop)
+        assert 0 <= entry.number < 2**63
+
+
+def test_a_library_smaller_than_asked_gives_all_it_has() -> None:
+    vectors = Vectors(np.arange(3), unit_vectors(3), None)
+    rows, cosines = vectors.search(unit_vectors(1), 12)
+    assert rows.shape == cosines.shape == (1, 3)
