@@ -175,7 +175,7 @@ def test_a_folder_is_indexed_once_and_then_searched(
         (("match", "docs/flow.png", "a", "--model", "docs"), 1, "the folder docs holds no model"),
         (("search",), 2, "Give either words or --image FILE."),
         (("search", "a", "--image", "docs/flow.png"), 2, "Give either words or --image FILE."),
-        (("search", "a", "--top", "0"), 2, "0 is not in the range"),
+        (("search", "a", "--top", "0"), 2, "Invalid value for '--top'"),
         (("search", "a", "--folder", "docs"), 1, "Make it with `thumbtune index` for a channel"),
         (("index", "gone"), 1, "folder: there is no folder "),
         (("search", "a", "--channel", "@nobody"), 1, "no model of @nobody in"),
@@ -214,7 +214,7 @@ def test_help_imports_neither_torch_nor_prefect() -> None:
         (("models", "--channel", "@nobody"), "no model of @nobody in"),
         (("models", "--source", "folder"), "of: --source youtube --channel @tester."),
         (("rollback", "9"), "has no version 9; it has: 1, 2."),
-        (("rollback", "nine", "--channel", "@tester"), "'nine' is not a valid int"),
+        (("rollback", "nine", "--channel", "@tester"), "Invalid value for 'version'"),
     ],
 )
 @pytest.mark.usefixtures("registry")
