@@ -88,9 +88,7 @@ class ThumbnailBatch(BaseModel):
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether every picture is still there and no failed fetch is worth another try."""
         return not any(thumbnail.may_come for thumbnail in self.thumbnails) and all(
-            (workspace.root / thumbnail.image).exists()
-            for thumbnail in self.thumbnails
-            if thumbnail.image
+            workspace.has(thumbnail.image) for thumbnail in self.thumbnails if thumbnail.image
         )
 
 
@@ -175,7 +173,7 @@ def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 def load_image(workspace: Workspace, example: Example) -> Image.Image:
     """The thumbnail of an example as an RGB picture, without its letterbox."""
-    with Image.open(workspace.root / example.image) as image:
+    with Image.open(workspace.place(example.image)) as image:
         picture = as_rgb(image)
     return picture.crop(example.crop) if example.crop else picture
 
@@ -246,7 +244,7 @@ class ThumbnailStore:
         """The picture that this URL gave before; None if it is not there or not intact."""
         try:
             index = json.loads(self._index_path(url).read_bytes())
-            data = (self.workspace.root / index["image"]).read_bytes()
+            data = self.workspace.place(index["image"]).read_bytes()
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return data if hashlib.sha256(data).hexdigest() == index["sha256"] else None

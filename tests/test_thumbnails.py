@@ -1,7 +1,9 @@
 """Fetching, checking and keeping thumbnails, from a real HTTP server and from files."""
 
 import contextlib
+import hashlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,6 +96,19 @@ def test_a_stored_picture_that_was_damaged_is_fetched_again(
     stored.write_bytes(data[:100])
     get(httpserver.url_for("/a.jpg"))
     assert stored.read_bytes() == data
+
+
+def test_an_index_that_was_changed_leads_to_no_other_file(
+    httpserver: HTTPServer, workspace: Workspace, get: Callable[..., Thumbnail]
+) -> None:
+    httpserver.expect_request("/a.jpg").respond_with_data(encoded(picture()))
+    first = get(httpserver.url_for("/a.jpg"))
+    other = encoded(picture(seed=1))
+    (workspace.root.parent / "mine.jpg").write_bytes(other)
+    [index] = (workspace.root / "thumbnails" / "urls").iterdir()
+    changed = {"image": "../mine.jpg", "sha256": hashlib.sha256(other).hexdigest()}
+    index.write_text(json.dumps(changed))
+    assert get(httpserver.url_for("/a.jpg")) == first
 
 
 def test_the_best_quality_that_is_there_is_taken(
