@@ -45,6 +45,12 @@ class VideosParameters(_Stage):
         ge=0,
         description="A fetched list of videos is used again for so many hours; 0: ask every time.",
     )
+    daily_quota: int = Field(
+        10_000,
+        ge=1,
+        description="youtube: quota units that a key may spend in a day, which begins at midnight "
+        "Pacific time; a call beyond that is not made.",
+    )
 
 
 class SplitParameters(_Stage):
