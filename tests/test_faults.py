@@ -1,11 +1,13 @@
 """What can go wrong between here and YouTube's API: each fault at each endpoint."""
 
 import json
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,10 +25,11 @@ WAYS = {"channels": "uploads", "playlistItems": "uploads", "videos": "uploads", 
 
 
 def reset(request: Request) -> Response:
-    """Break the connection at once, as a firewall does."""
+    """Break the connection at once, as a firewall does: the client gets a TCP reset."""
     connection = request.environ["werkzeug.socket"]
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
+    with Path(os.devnull).open("wb") as nowhere:  # Werkzeug holds the socket, so close() would wait
+        os.dup2(nowhere.fileno(), connection.fileno())
     return Response("")
 
 
