@@ -119,7 +119,7 @@ def train_and_promote(
     get_run_logger().info(stages.summary())
     return TrainRun(
         model=trained.model.path,
-        report=str(workspace.root / report.folder / "report.html"),
+        report=str(workspace.place(report.folder) / "report.html"),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
         verdict=verdict,

@@ -43,7 +43,7 @@ def post_artifacts(
         work: stage → what this run had to do for it.
         report: its files must still be in the workspace.
     """
-    folder = workspace.root / report.folder
+    folder = workspace.place(report.folder)
     create_table_artifact(
         metrics_table(untouched, fine_tuned),
         key="metrics",
@@ -95,7 +95,7 @@ def post_sweep_artifacts(
     workspace: Workspace, sweep: Sweep, comparison: RecipeComparison, report: Report
 ) -> None:
     """Post the artifacts of a sweep, from inside its flow."""
-    folder = workspace.root / report.folder
+    folder = workspace.place(report.folder)
     create_table_artifact(
         comparison_table(comparison),
         key="sweep-comparison",

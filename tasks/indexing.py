@@ -46,6 +46,7 @@ from tasks.sources.folder import MANIFESTS, PICTURES, file_version, list_folder
 from tasks.thumbnails import (
     BadThumbnailError,
     ThumbnailBatch,
+    as_rgb,
     letterbox,
     load_cropped,
     verify,
@@ -82,6 +83,10 @@ class Entry(BaseModel):
     def key(self) -> str:
         """What its embedding and its feature are found by."""
         return picture_key(self.digest or PurePosixPath(self.image).stem, self.crop)
+
+    def file(self, workspace: Workspace) -> Path:
+        """Where the picture is; only one of a library outside leads out of the workspace."""
+        return Path(self.image) if self.digest else workspace.place(self.image)
 
     @property
     def number(self) -> int:
@@ -249,7 +254,7 @@ class ThumbnailIndex:
 
     def _hit(self, row: int, cosine: float) -> Hit:
         entry = Entry.model_validate_json(self.lines[row])
-        image = str(self.workspace.root / entry.image)
+        image = str(entry.file(self.workspace))
         return Hit(id=entry.id, title=entry.title, image=image, cosine=cosine)
 
 
@@ -313,7 +318,7 @@ def index_channel(
     def listed(known: Sequence[Entry]) -> tuple[list[Entry], dict[str, int]]:
         of_version = workspace.read_table(version.examples, Entry)
         entries = {entry.id: entry for entry in [*known, *of_version, *newer]}
-        there = [e for e in entries.values() if (workspace.root / e.image).exists()]
+        there = [e for e in entries.values() if e.file(workspace).exists()]
         gone = len(entries) - len(there)
         return there, {"picture gone": gone} if gone else {}
 
@@ -388,7 +393,7 @@ def _titled(folder: Path) -> list[tuple[str, str, Path]]:
 def _entry(id_: str, title: str, file: Path, parameters: ThumbnailsParameters) -> Entry:
     version = file_version(file)
     data = picture_bytes(file)
-    image = verify(data, parameters.max_megapixels)
+    image = as_rgb(verify(data, parameters.max_megapixels))
     crop = letterbox(image) if parameters.crop_letterbox else None
     digest = hashlib.sha256(data).hexdigest()
     return Entry(id=id_, title=title, image=str(file), crop=crop, digest=digest, version=version)
@@ -453,7 +458,7 @@ def _embed(workspace: Workspace, matcher: Matcher, entries: Sequence[Entry]) -> 
     """
 
     def load(entry: Entry) -> Image.Image:
-        return load_cropped(workspace.root / entry.image, entry.crop)
+        return load_cropped(entry.file(workspace), entry.crop)
 
     foreign = any(entry.digest for entry in entries)
     if not foreign or pools_once(matcher.model, "image"):

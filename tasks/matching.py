@@ -20,7 +20,15 @@ from tasks.freezing import freeze
 from tasks.models import ModelReference, load_clip, resolve_model
 from tasks.parameters import ThumbnailsParameters
 from tasks.registry import Registry, Version, find_registry, short_name
-from tasks.thumbnails import MAX_BYTES, TOO_LARGE, BadThumbnailError, Example, letterbox, verify
+from tasks.thumbnails import (
+    MAX_BYTES,
+    TOO_LARGE,
+    BadThumbnailError,
+    Example,
+    as_rgb,
+    letterbox,
+    verify,
+)
 from tasks.towers import Precision
 from tasks.workspace import Workspace
 
@@ -78,7 +86,7 @@ def read_picture(
     """
     name = "picture" if isinstance(source, bytes) else f"picture {source}"
     try:
-        image = verify(picture_bytes(source), max_megapixels)
+        image = as_rgb(verify(picture_bytes(source), max_megapixels))
     except OSError as error:
         raise PictureError(
             f"{name}: cannot be read ({error.strerror}). Give the path of a picture."
@@ -89,7 +97,7 @@ def read_picture(
             f"{max_megapixels:g} megapixels."
         ) from None
     crop = letterbox(image) if crop_letterbox else None
-    return image.convert("RGB").crop(crop) if crop else image.convert("RGB")
+    return image.crop(crop) if crop else image
 
 
 def picture_bytes(source: str | Path | bytes) -> bytes:
@@ -180,7 +188,7 @@ class Matcher:
 
     def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
         """Unit vectors of pictures, shape (images, dimensions)."""
-        return embed_images(self.model, len(images), lambda row: images[row].convert("RGB"))
+        return embed_images(self.model, len(images), lambda row: as_rgb(images[row]))
 
     def embed_titles(self, titles: Sequence[str]) -> Embeddings:
         """Unit vectors of titles, shape (titles, dimensions).

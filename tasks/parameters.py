@@ -21,6 +21,10 @@ SPLITS = ("train", "valid", "test")
 """The names of the three splits, as in the article."""
 
 
+HOST_RULE = r"^(\*\.)?[\w-]+(\.[\w-]+)+$"
+"""A host's full name, or `*.` and at least two labels: `*.com` would let anyone in."""
+
+
 class _Stage(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,6 +44,12 @@ class VideosParameters(_Stage):
         24.0,
         ge=0,
         description="A fetched list of videos is used again for so many hours; 0: ask every time.",
+    )
+    daily_quota: int = Field(
+        10_000,
+        ge=1,
+        description="youtube: quota units that a key may spend in a day, which begins at midnight "
+        "Pacific time; a call beyond that is not made.",
     )
 
 
@@ -109,7 +119,13 @@ class ThumbnailsParameters(_Stage):
     )
     batch_size: int = Field(100, ge=1, le=1000, description="Thumbnails per Prefect task.")
     concurrency: int = Field(8, ge=1, le=64, description="Simultaneous downloads per task.")
-    timeout_seconds: float = Field(20.0, gt=0, description="Time limit of one download.")
+    timeout_seconds: float = Field(20.0, gt=0, description="Time limit of one try at a download.")
+    allowed_hosts: tuple[Annotated[str, Field(pattern=HOST_RULE)], ...] = Field(
+        ("*.ytimg.com", "*.ggpht.com", "img.youtube.com"),
+        min_length=1,
+        description="Hosts that thumbnails may come from, by https; `*.example.org` stands for all "
+        "below it. Hosts of a private network are a setting of the machine: SECURITY.md.",
+    )
 
 
 class FeaturesParameters(_Stage):

@@ -43,7 +43,7 @@ def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetD
     def row(example: Example) -> dict[str, Any]:
         picture: Any = _url(example)
         if not public:
-            picture = {"bytes": (workspace.root / example.image).read_bytes(), "path": None}
+            picture = {"bytes": workspace.place(example.image).read_bytes(), "path": None}
         name = "thumbnail_url" if public else "image"
         return {
             "video_id": example.id,

@@ -86,6 +86,7 @@ class Registry:
         self.channel = channel
         self.name = registry_name(source, channel)
         self.folder = workspace.root / "registry" / self.name
+        self.models = workspace.root / "models"
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
@@ -180,10 +181,16 @@ class Registry:
         removed = []
         for version in versions:
             folder = Path(version.model.path)
-            if version.number not in kept and version.model.path not in in_use and folder.exists():
+            if version.number in kept or version.model.path in in_use or not folder.exists():
+                continue
+            if self._is_own(folder):  # a record that somebody changed deletes nothing else
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.append(version.number)
         return removed
+
+    def _is_own(self, folder: Path) -> bool:
+        models = self.models.resolve()
+        return models in folder.resolve().parents
 
     @contextmanager
     def one_run_at_a_time(self, tell: Callable[[str], None]) -> Iterator[None]:

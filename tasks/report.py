@@ -96,9 +96,10 @@ class Report(BaseModel):
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether all its files are still there, unchanged."""
-        paths = {workspace.root / self.folder / name: mark for name, mark in self.files.items()}
+        paths = {f"{self.folder}/{name}": mark for name, mark in self.files.items()}
         return all(
-            path.exists() and fingerprint(path.read_bytes()) == mark for path, mark in paths.items()
+            workspace.has(path) and fingerprint(workspace.place(path).read_bytes()) == mark
+            for path, mark in paths.items()
         )
 
 
@@ -289,7 +290,7 @@ def write_sweep(
     """
     trials = workspace.read_table(sweep.trials, Trial)
     best = parameters.model_copy(update=dict(sweep.best))
-    folder = workspace.root / sweep.folder
+    folder = workspace.place(sweep.folder)
     contents = {
         "best_parameters.json": best.model_dump_json(indent=1).encode(),
         "trials.csv": pd.DataFrame([dict(trial) for trial in trials]).to_csv(index=False).encode(),

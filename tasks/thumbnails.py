@@ -17,14 +17,22 @@ from pathlib import Path
 import numpy as np
 import requests
 import urllib3
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
-from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
 from tasks.caching import content_key
+from tasks.downloads import (
+    RefusedHostError,
+    TooLargeError,
+    TooSlowError,
+    check_url,
+    checked_get,
+    checked_session,
+    read_body,
+)
 from tasks.negatives import Pair
 from tasks.parameters import ThumbnailsParameters
 from tasks.sources import Video
@@ -80,9 +88,7 @@ class ThumbnailBatch(BaseModel):
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether every picture is still there and no failed fetch is worth another try."""
         return not any(thumbnail.may_come for thumbnail in self.thumbnails) and all(
-            (workspace.root / thumbnail.image).exists()
-            for thumbnail in self.thumbnails
-            if thumbnail.image
+            workspace.has(thumbnail.image) for thumbnail in self.thumbnails if thumbnail.image
         )
 
 
@@ -111,7 +117,7 @@ def verify(data: bytes, max_megapixels: float) -> Image.Image:
             image = Image.open(io.BytesIO(data), formats=list(FORMATS))
     except Image.DecompressionBombError:
         raise BadThumbnailError(f"more than {max_megapixels:g} megapixels") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    except Exception:
         raise BadThumbnailError("not a JPEG, PNG, WebP or GIF picture") from None
     if image.width * image.height > max_megapixels * 1e6:
         raise BadThumbnailError(f"more than {max_megapixels:g} megapixels")
@@ -119,18 +125,29 @@ def verify(data: bytes, max_megapixels: float) -> Image.Image:
         raise BadThumbnailError(f"smaller than {MIN_SIDE} pixels")
     try:
         image.load()
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # whatever a decoder makes of a stranger's bytes
         raise BadThumbnailError("truncated or corrupt picture") from None
     if is_placeholder(image):
         raise BadThumbnailError("grey placeholder")
     return image
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture as a browser shows it: upright, its first frame, 8 bits, on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):  # Pillow would cut off at 255 instead of scaling
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), picture).convert("RGB")
+    return image.convert("RGB")
+
+
 def is_placeholder(image: Image.Image) -> bool:
     """Whether this is the grey 120x90 picture that YouTube serves for a missing thumbnail."""
     if image.size != PLACEHOLDER:
         return False
-    pixels = np.asarray(image.convert("RGB"), np.int16)
+    pixels = np.asarray(as_rgb(image), np.int16)
     return int(np.ptp(pixels, axis=2).max()) <= 12
 
 
@@ -138,6 +155,9 @@ def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
     """The 16:9 picture between the black bars of a 4:3 thumbnail, or None if there are no bars.
 
     YouTube pads `default`, `high` (480x360, bars of 45 pixels) and `standard` in this way.
+
+    Args:
+        image: as `as_rgb` gives it.
     """
     width, height = image.size
     bar = round((height - width * 9 / 16) / 2)
@@ -153,13 +173,14 @@ def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 def load_image(workspace: Workspace, example: Example) -> Image.Image:
     """The thumbnail of an example as an RGB picture, without its letterbox."""
-    return load_cropped(workspace.root / example.image, example.crop)
+    return load_cropped(workspace.place(example.image), example.crop)
 
 
 def load_cropped(file: Path, crop: tuple[int, int, int, int] | None) -> Image.Image:
     """A picture as RGB, without its letterbox."""
     with Image.open(file) as image:
-        return image.convert("RGB").crop(crop) if crop else image.convert("RGB")
+        picture = as_rgb(image)
+    return picture.crop(crop) if crop else picture
 
 
 class ThumbnailStore:
@@ -170,7 +191,6 @@ class ThumbnailStore:
         self.parameters = parameters
         self.refresh = refresh
         self.downloaded: list[str] = []  # URLs; appending is safe among threads
-        self.session = requests.Session()
         retry = Retry(
             total=4,
             backoff_factor=0.3,
@@ -179,40 +199,40 @@ class ThumbnailStore:
             retry_after_max=30,
             raise_on_status=False,
         )
-        adapter = HTTPAdapter(max_retries=retry, pool_maxsize=parameters.concurrency)
-        self.session.mount("https://", adapter)
-        self.session.mount("http://", adapter)
+        self.session = checked_session(parameters.concurrency, retry)
 
     def get(self, video: Video) -> Thumbnail:
         """Fetch the best usable thumbnail of a video."""
-        places = list(video.thumbnails.values())
-        if self.parameters.quality == "high" and "high" in video.thumbnails:
-            places = [video.thumbnails["high"]]
+        places = video.thumbnails
+        if self.parameters.quality == "high" and "high" in places:
+            places = {"high": places["high"]}
         error = BadThumbnailError("no thumbnail")
-        for place in places:
+        for quality, place in places.items():
             try:
-                return self._get(video.id, place)
+                return self._get(video.id, place, is_local=quality == "file")
             except BadThumbnailError as worse:
                 error = worse
         return Thumbnail(video_id=video.id, dropped=str(error), may_come=error.may_come)
 
-    def _get(self, video_id: str, place: str) -> Thumbnail:
-        data = self._bytes(place)
+    def _get(self, video_id: str, place: str, is_local: bool) -> Thumbnail:
+        data = self._local_file(Path(place)) if is_local else self._remote_file(place)
         image = verify(data, self.parameters.max_megapixels)
         digest = hashlib.sha256(data).hexdigest()
         path = f"thumbnails/{digest[:2]}/{digest}.{FORMATS[image.format or '']}"
         self.workspace.write_file(path, data)
-        if "://" in place:
+        if not is_local:
             index = json.dumps({"url": place, "image": path, "sha256": digest})
             write_atomically(self._index_path(place), index.encode())
-        crop = letterbox(image) if self.parameters.crop_letterbox else None
+        crop = letterbox(as_rgb(image)) if self.parameters.crop_letterbox else None
         return Thumbnail(video_id=video_id, image=path, crop=crop)
 
-    def _bytes(self, place: str) -> bytes:
-        if "://" not in place:
-            return self._local_file(Path(place))
-        stored = None if self.refresh else self._stored(place)
-        return stored if stored is not None else self._download(place)
+    def _remote_file(self, url: str) -> bytes:
+        try:
+            check_url(url, self.parameters.allowed_hosts)
+        except RefusedHostError as refused:
+            raise BadThumbnailError(str(refused)) from None
+        stored = None if self.refresh else self._stored(url)
+        return stored if stored is not None else self._download(url)
 
     def _local_file(self, file: Path) -> bytes:
         try:
@@ -229,30 +249,30 @@ class ThumbnailStore:
         """The picture that this URL gave before; None if it is not there or not intact."""
         try:
             index = json.loads(self._index_path(url).read_bytes())
-            data = (self.workspace.root / index["image"]).read_bytes()
+            data = self.workspace.place(index["image"]).read_bytes()
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return data if hashlib.sha256(data).hexdigest() == index["sha256"] else None
 
     def _download(self, url: str) -> bytes:
-        limit = self.parameters.timeout_seconds
+        hosts, limit = self.parameters.allowed_hosts, self.parameters.timeout_seconds
         deadline = time.monotonic() + limit
-        data = bytearray()
         try:
-            with self.session.get(url, timeout=limit, stream=True) as answer:
+            with checked_get(self.session, url, hosts, limit) as answer:
                 if not answer.ok:
                     passing = answer.status_code == 429 or answer.status_code >= 500
                     raise BadThumbnailError(f"HTTP {answer.status_code}", may_come=passing)
-                while chunk := answer.raw.read1(65_536):  # unlike read(), returns on a slow drip
-                    data += chunk
-                    if len(data) > MAX_BYTES:
-                        raise BadThumbnailError(TOO_LARGE)
-                    if time.monotonic() > deadline:
-                        raise BadThumbnailError("download timed out", may_come=True)
+                data = read_body(answer, MAX_BYTES, deadline)
+        except RefusedHostError as refused:
+            raise BadThumbnailError(str(refused)) from None
+        except TooLargeError:
+            raise BadThumbnailError(TOO_LARGE) from None
+        except TooSlowError:
+            raise BadThumbnailError("download timed out", may_come=True) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError):
             raise BadThumbnailError("download failed", may_come=True) from None
         self.downloaded.append(url)
-        return bytes(data)
+        return data
 
 
 def examples_of(
@@ -290,7 +310,7 @@ def examples_of(
     name="fetch-thumbnails",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1, ignore=["refresh"]),
+    cache_key_fn=content_key(version=2, ignore=["refresh"]),
 )
 def fetch_thumbnails(
     workspace: Workspace,

@@ -14,7 +14,15 @@ from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import folder_stamp, list_folder
 from tasks.sources.hub import list_hub
-from tasks.sources.youtube import QUOTA_UNITS, UNCHANGED, Params, call_youtube, list_channel
+from tasks.sources.youtube import (
+    QUOTA_UNITS,
+    Origin,
+    Params,
+    call_youtube,
+    list_channel,
+    origin_of,
+    resumed_listing,
+)
 from tasks.workspace import Table, Workspace
 
 
@@ -70,17 +78,22 @@ def _list_youtube(
     workspace: Workspace, channel: str, parameters: VideosParameters
 ) -> tuple[list[Video], Counter[str], str]:
     units: Counter[str] = Counter()
-    answers: Counter[bool] = Counter()
+    answers: Counter[Origin] = Counter()
 
-    def call(endpoint: str, params: Params) -> dict[str, Any]:
-        units[endpoint] += QUOTA_UNITS[endpoint]
-        answer = call_youtube(workspace, endpoint, params)
-        answers[UNCHANGED in answer] += 1
-        return answer
+    with resumed_listing(workspace, channel, parameters.listing) as since:
 
-    videos, dropped = list_channel(call, channel, parameters.listing)
+        def call(endpoint: str, params: Params) -> dict[str, Any]:
+            answer = call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
+            origin = origin_of(answer)
+            answers[origin] += 1
+            units[endpoint] += 0 if origin == "kept" else QUOTA_UNITS[endpoint]
+            return answer
+
+        videos, dropped = list_channel(call, channel, parameters.listing)
     get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
-    work = f"{answers[False]} answers fetched, {answers[True]} unchanged"
+    work = f"{answers['fetched']} answers fetched, {answers['unchanged']} unchanged"
+    if answers["kept"]:
+        work += f", {answers['kept']} kept from a run that did not finish"
     return videos, dropped, work
 
 
@@ -88,12 +101,13 @@ def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
 
 
-_inputs_key = content_key(version=2)
+_inputs_key = content_key(version=3)
 
 
 def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     """A list of local videos is out of date as soon as one of the files changes."""
-    asked = parameters["parameters"].model_copy(update={"expiration_hours": 0.0})
+    free = {"expiration_hours": 0.0, "daily_quota": 1}  # these change nothing in the list
+    asked = parameters["parameters"].model_copy(update=free)
     key = _inputs_key(context, {**parameters, "parameters": asked})
     folder = _folder(parameters["source"], parameters["channel"])
     local = parameters["source"] != "youtube" and folder.is_dir()

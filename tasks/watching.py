@@ -193,7 +193,9 @@ def _with_channel_id(workspace: Workspace, parameters: TrainParameters, memory: 
     if memory.channel_id:
         return memory
     channel_id, _ = find_channel(
-        lambda endpoint, params: call_youtube(workspace, endpoint, params),
+        lambda endpoint, params: call_youtube(
+            workspace, endpoint, params, parameters.videos.daily_quota
+        ),
         parameters.channel or "",
     )
     return memory.model_copy(update={"channel_id": channel_id})

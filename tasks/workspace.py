@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Self, TypeVar
 
 import xxhash
@@ -93,8 +93,13 @@ class Table(BaseModel):
 
     def is_whole(self, workspace: "Workspace") -> bool:
         """Whether the stored rows are still there, unchanged."""
-        file = workspace.root / self.path
-        return file.exists() and fingerprint(file.read_bytes()) == self.fingerprint
+        return workspace.has(self.path) and (
+            fingerprint(workspace.place(self.path).read_bytes()) == self.fingerprint
+        )
+
+
+class OutsideWorkspaceError(ValueError):
+    """A stored path leads out of the workspace."""
 
 
 class Workspace(BaseModel):
@@ -119,9 +124,32 @@ class Workspace(BaseModel):
             newcomer.unlink()
         return cls(root=root, id=marker.read_text())
 
+    def place(self, path: str) -> Path:
+        """Where a stored path leads. Links within the workspace are its owner's, and followed.
+
+        Args:
+            path: relative to the workspace, as tables and cached results have it.
+
+        Raises:
+            OutsideWorkspaceError: it leads out of the workspace: somebody has changed it.
+        """
+        if not path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+            raise OutsideWorkspaceError(
+                f"The stored path {path!r} leads out of the workspace {self.root}. Delete the file "
+                "that names it; it is made again."
+            )
+        return self.root / path
+
+    def has(self, path: str) -> bool:
+        """Whether a stored path leads to something in the workspace."""
+        try:
+            return self.place(path).exists()
+        except OutsideWorkspaceError:
+            return False
+
     def write_file(self, path: str, data: bytes) -> None:
         """Store a file named by its content; one that is there and intact is left alone."""
-        file = self.root / path
+        file = self.place(path)
         if not file.exists() or file.read_bytes() != data:
             write_atomically(file, data)
 
@@ -143,5 +171,5 @@ class Workspace(BaseModel):
 
     def read_table(self, table: Table, row_type: type[Row]) -> list[Row]:
         """Read the rows of a table in their order."""
-        with (self.root / table.path).open("rb") as lines:
+        with self.place(table.path).open("rb") as lines:
             return [row_type.model_validate_json(line) for line in lines]

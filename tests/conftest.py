@@ -5,6 +5,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["THUMBTUNE_PRIVATE_HOSTS"] = "localhost, 127.0.0.1"  # where the stand-ins are
 os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
 
 from collections.abc import Iterator

@@ -102,6 +102,18 @@ def test_an_unreadable_folder_is_an_error_that_names_the_file(
         list_folder(tmp_path)
 
 
+@pytest.mark.parametrize("listed", ["manifest.json", "v.info.json"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, listed: str) -> None:
+    (tmp_path / "mine.jpg").write_bytes(b"not for a model")
+    folder = tmp_path / "channel"
+    folder.mkdir()
+    (folder / "v.jpg").symlink_to("../mine.jpg")
+    row = {"id": "v", "title": "t", "image": "v.jpg"}
+    (folder / listed).write_text(json.dumps([row] if listed == "manifest.json" else row))
+    with pytest.raises(SourceError, match=r"image 'v\.jpg' lies outside the folder"):
+        list_folder(folder)
+
+
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no folder"):
         list_folder(tmp_path / "gone")

@@ -58,6 +58,17 @@ def test_pictures_in_the_dataset_are_put_into_the_workspace(
     assert stored.read_bytes() == file.getvalue()
 
 
+def test_a_dataset_cannot_name_a_file_of_this_machine(tmp_path: Path, workspace: Workspace) -> None:
+    (tmp_path / "mine.png").write_bytes(b"not for a model")
+    image = {"bytes": None, "path": str(tmp_path / "mine.png")}
+    columns = {"bytes": Value("binary"), "path": Value("string")}
+    features = Features({"video_id": Value("string"), "title": Value("string"), "image": columns})
+    row = {"video_id": "a", "title": "A", "image": image}
+    Dataset.from_list([row], features=features).save_to_disk(tmp_path / "saved")
+    with pytest.raises(SourceError, match=r"image '.*mine\.png' lies outside of it"):
+        list_hub(workspace, str(tmp_path / "saved"))
+
+
 def test_a_missing_column_is_an_error_that_lists_the_columns(
     tmp_path: Path, workspace: Workspace
 ) -> None:

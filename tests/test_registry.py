@@ -108,6 +108,17 @@ def test_old_versions_lose_their_weights_but_not_their_record(
         registry.roll_back(3, "")
 
 
+def test_a_record_that_was_changed_deletes_nothing_outside(
+    registry: Registry, workspace: Workspace, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    [first, *_] = [add(registry, n, workspace) for n in range(1, 5)]
+    file = registry.folder / "versions" / "000001.json"
+    file.write_text(file.read_text().replace(first.model.path, str(tmp_path / "mine")))
+    assert registry.remove_old_models(keep=1) == [2, 3]
+    assert (tmp_path / "mine").is_dir()
+
+
 def hold(root: Path, held: Any) -> None:
     registry = Registry(Workspace.open(root), "youtube", "@tester")
     with registry.one_run_at_a_time(print):

@@ -1,11 +1,16 @@
 """Fetching, checking and keeping thumbnails, from a real HTTP server and from files."""
 
+import contextlib
+import hashlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
@@ -14,11 +19,13 @@ from tasks.negatives import Pair
 from tasks.parameters import ThumbnailsParameters
 from tasks.sources import Video
 from tasks.thumbnails import (
+    BadThumbnailError,
     Example,
     Thumbnail,
     ThumbnailBatch,
     ThumbnailStore,
     TooManyBadThumbnailsError,
+    as_rgb,
     examples_of,
     fetch_thumbnails,
     letterbox,
@@ -89,6 +96,19 @@ def test_a_stored_picture_that_was_damaged_is_fetched_again(
     stored.write_bytes(data[:100])
     get(httpserver.url_for("/a.jpg"))
     assert stored.read_bytes() == data
+
+
+def test_an_index_that_was_changed_leads_to_no_other_file(
+    httpserver: HTTPServer, workspace: Workspace, get: Callable[..., Thumbnail]
+) -> None:
+    httpserver.expect_request("/a.jpg").respond_with_data(encoded(picture()))
+    first = get(httpserver.url_for("/a.jpg"))
+    other = encoded(picture(seed=1))
+    (workspace.root.parent / "mine.jpg").write_bytes(other)
+    [index] = (workspace.root / "thumbnails" / "urls").iterdir()
+    changed = {"image": "../mine.jpg", "sha256": hashlib.sha256(other).hexdigest()}
+    index.write_text(json.dumps(changed))
+    assert get(httpserver.url_for("/a.jpg")) == first
 
 
 def test_the_best_quality_that_is_there_is_taken(
@@ -167,6 +187,7 @@ BAD = {
     "an HTML page": (b"<!doctype html><title>Sorry</title>", "not a JPEG, PNG, WebP or GIF"),
     "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a JPEG, PNG, WebP or GIF"),
     "another type": (encoded(picture(), "BMP"), "not a JPEG, PNG, WebP or GIF"),
+    "an animated SVG": (b'<?xml version="1.0"?><svg><animate/></svg>', "not a JPEG, PNG, WebP or"),
     "nothing": (b"", "not a JPEG, PNG, WebP or GIF"),
     "truncated": (encoded(picture())[:-4000], "truncated or corrupt"),
     "too many pixels": (encoded(Image.new("L", (3000, 2000)), "PNG"), "more than 5 megapixels"),
@@ -185,6 +206,85 @@ def test_a_bad_picture_is_dropped_with_its_reason(
     thumbnail = get(httpserver.url_for("/a.jpg"), max_megapixels=5)
     assert thumbnail.image is None
     assert str(thumbnail.dropped).startswith(reason)
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def turned() -> bytes:
+    """As a camera held upright stores it: lying, with a note to turn it."""
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn clockwise
+    return saved(picture().rotate(90, expand=True), "JPEG", exif=exif.tobytes(), quality=95)
+
+
+def see_through(kind: str) -> Image.Image:
+    """The left half transparent, with black behind it."""
+    image = picture().convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 240, 360))
+    return image if kind == "RGBA" else image.quantize(64)
+
+
+def on_white() -> Image.Image:
+    image = picture()
+    image.paste("white", (0, 0, 240, 360))
+    return image
+
+
+ANIMATION = {"save_all": True, "append_images": [picture(seed=1)]}
+UNUSUAL = {
+    "an animated GIF": (saved(picture(), "GIF", **ANIMATION), picture()),
+    "an animated WebP": (saved(picture(), "WEBP", lossless=True, **ANIMATION), picture()),
+    "a CMYK JPEG": (saved(picture().convert("CMYK"), "JPEG", quality=95), picture()),
+    "a grey 16-bit PNG": (
+        saved(Image.fromarray(np.asarray(picture().convert("L")) * np.uint16(257)), "PNG"),
+        picture().convert("L"),
+    ),
+    "a transparent PNG": (saved(see_through("RGBA"), "PNG"), on_white()),
+    "a palette with transparency": (saved(see_through("P"), "PNG"), on_white()),
+    "a picture turned by EXIF": (turned(), picture()),
+}
+
+
+@pytest.mark.parametrize("what", UNUSUAL)
+def test_an_unusual_picture_is_read_as_a_browser_shows_it(
+    httpserver: HTTPServer, workspace: Workspace, get: Callable[..., Thumbnail], what: str
+) -> None:
+    data, shown = UNUSUAL[what]
+    httpserver.expect_request("/a").respond_with_data(data)
+    thumbnail = get(httpserver.url_for("/a"))
+    example = Example(**pair(0).model_dump(), image=str(thumbnail.image), crop=thumbnail.crop)
+    read = np.asarray(load_image(workspace, example), np.int16)
+    assert np.abs(read - np.asarray(shown.convert("RGB"), np.int16)).mean() < 8
+
+
+def test_a_letterbox_is_cropped_in_the_upright_picture(
+    httpserver: HTTPServer, get: Callable[..., Thumbnail]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    lying = picture(bars=45).rotate(90, expand=True)
+    httpserver.expect_request("/a").respond_with_data(saved(lying, "JPEG", exif=exif.tobytes()))
+    assert get(httpserver.url_for("/a")).crop == (0, 45, 480, 315)
+
+
+KINDS = [encoded(picture(64, 48), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")]
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(KINDS), st.data())
+def test_damaged_bytes_are_a_picture_or_a_reason_and_never_a_crash(
+    data: bytes, draw: st.DataObject
+) -> None:
+    damaged = bytearray(data[: draw.draw(st.integers(0, len(data)))])
+    for place in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=20)):
+        if place < len(damaged):
+            damaged[place] = draw.draw(st.integers(0, 255))
+    with contextlib.suppress(BadThumbnailError):
+        assert as_rgb(verify(bytes(damaged), 5)).mode == "RGB"
 
 
 def test_a_colourful_picture_of_the_placeholders_size_is_kept() -> None:

@@ -1,5 +1,7 @@
 """The folder that holds what runs keep, and which results are used again."""
 
+import contextlib
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +14,13 @@ from prefect import Task, flow, task
 from pydantic import BaseModel
 
 from tasks.caching import Stages, content_key
-from tasks.workspace import Table, Workspace, fingerprint, replace_folder
+from tasks.workspace import (
+    OutsideWorkspaceError,
+    Table,
+    Workspace,
+    fingerprint,
+    replace_folder,
+)
 
 
 class Row(BaseModel):
@@ -78,6 +86,25 @@ def test_folders_that_replace_one_another_at_once_leave_one_whole(tmp_path: Path
         list(pool.map(replace, range(40)))
     assert [path.name for path in tmp_path.iterdir()] == ["target"]
     assert len({(tmp_path / "target" / name).read_text() for name in "ab"}) == 1
+
+
+@pytest.mark.parametrize("path", ["../there.jsonl", "/etc/passwd", "rows/../../there.jsonl", ""])
+def test_a_stored_path_does_not_lead_out_of_the_workspace(workspace: Workspace, path: str) -> None:
+    (workspace.root.parent / "there.jsonl").write_text("")
+    table = Table(path=path, fingerprint=fingerprint(""), rows=0)
+    assert not table.is_whole(workspace)
+    with pytest.raises(OutsideWorkspaceError, match=r"leads out of the workspace .* Delete"):
+        workspace.read_table(table, Row)
+    with pytest.raises(OutsideWorkspaceError):
+        workspace.write_file(path, b"x")
+
+
+@given(st.lists(st.sampled_from(["a", "b", ".", "..", "/", "//", ""])).map("/".join))
+def test_a_place_is_below_the_workspace_or_an_error(path: str) -> None:
+    root = Path("/somewhere/workspace")
+    with contextlib.suppress(OutsideWorkspaceError):
+        place = Workspace(root=root, id="").place(path)
+        assert Path(os.path.normpath(place)).is_relative_to(root)
 
 
 @given(st.lists(st.text()), st.lists(st.text()))

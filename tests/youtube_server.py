@@ -3,7 +3,8 @@
 import io
 import json
 import re
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -30,6 +31,16 @@ def make_video(number: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+def error_body(status: int, reason: str) -> str:
+    """One of Google's."""
+    error = {
+        "code": status,
+        "message": f"stand-in {reason}",
+        "errors": [{"message": reason, "domain": "youtube", "reason": reason}],
+    }
+    return json.dumps({"error": error})
+
+
 class YouTubeServer:
     """Channels, their videos and what was asked of them."""
 
@@ -44,7 +55,10 @@ class YouTubeServer:
         self.not_modified = 0
         self.image_requests: Counter[str] = Counter()
         self.faults: deque[Response] = deque()
+        self.faults_of: defaultdict[str, deque[Callable[[Request], Response] | None]]
+        self.faults_of = defaultdict(deque)  # for the next calls of an endpoint; None: no fault
         self.repeat_page_token = False
+        self.endless_page_tokens = False
         self.has_thumbnails = True
         http.expect_request("/youtube/v3/channels").respond_with_handler(self._channels)
         http.expect_request("/youtube/v3/playlistItems").respond_with_handler(self._playlist_items)
@@ -70,12 +84,7 @@ class YouTubeServer:
         self, status: int, reason: str = "", headers: dict[str, str] | None = None, times: int = 1
     ) -> None:
         """Answer the next API calls with one of Google's error bodies."""
-        error = {
-            "code": status,
-            "message": f"stand-in {reason}",
-            "errors": [{"message": reason, "domain": "youtube", "reason": reason}],
-        }
-        self.answer_next(json.dumps({"error": error}), status, headers, times)
+        self.answer_next(error_body(status, reason), status, headers, times)
 
     def answer_next(
         self, body: str, status: int = 200, headers: dict[str, str] | None = None, times: int = 1
@@ -89,6 +98,8 @@ class YouTubeServer:
         self.units += UNITS[endpoint]
         if self.faults:
             return self.faults.popleft()
+        if self.faults_of[endpoint] and (fault := self.faults_of[endpoint].popleft()):
+            return fault(request)
         if "key" in request.args:
             return Response("the key belongs in a header", 500)
         if request.headers.get("X-Goog-Api-Key") != self.key:
@@ -131,6 +142,8 @@ class YouTubeServer:
         }
         if start + size < len(items):
             page["nextPageToken"] = "T0" if self.repeat_page_token else f"T{start + size}"
+        elif self.endless_page_tokens:
+            page["nextPageToken"] = f"T{start + size}"
         return page
 
     def _newest_first(self, channel_id: str) -> list[dict[str, Any]]:

@@ -1,11 +1,16 @@
 """A channel's public feed: its newest videos without a key and without quota."""
 
 import os
+import time
 from xml.etree import ElementTree
 
 import requests
+import urllib3
+
+from tasks.downloads import TooLargeError, TooSlowError, read_body
 
 TIMEOUT = (10, 30)  # seconds to connect and between two bytes
+TOTAL = 60  # seconds for a whole feed
 LONGEST = 2_000_000  # bytes; a feed of 15 videos has some 40,000
 VIDEO_ID = "{http://www.youtube.com/xml/schemas/2015}videoId"
 
@@ -35,11 +40,11 @@ def newest_videos(channel_id: str) -> list[str]:
         ) as answer:
             if answer.status_code != 200:
                 raise FeedError(f"HTTP {answer.status_code}")
-            content = answer.raw.read(LONGEST + 1, decode_content=True)
-        if len(content) > LONGEST:
-            raise FeedError(f"larger than {LONGEST:,} bytes")
+            content = read_body(answer, LONGEST, time.monotonic() + TOTAL)
         feed = ElementTree.fromstring(content)
-    except requests.RequestException as error:
+    except TooLargeError:
+        raise FeedError(f"larger than {LONGEST:,} bytes") from None
+    except (requests.RequestException, urllib3.exceptions.HTTPError, TooSlowError) as error:
         raise FeedError(type(error).__name__) from None
     except ElementTree.ParseError as error:
         raise FeedError(f"no XML: {error}") from None

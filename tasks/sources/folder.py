@@ -101,9 +101,7 @@ def _manifest_video(folder: Path, row: Any, place: str) -> Video:
     if not isinstance(row, dict):
         raise SourceError(f"{place}: must be an object with id, title and image.")
     video_id, image = _text(row, "id", place), _text(row, "image", place)
-    path = (folder / image).resolve()
-    if not path.is_relative_to(folder.resolve()):
-        raise SourceError(f"{place}: image {image!r} lies outside the folder. Move it inside.")
+    path = _inside(folder, image, place)
     return Video(
         id=video_id,
         title=_text(row, "title", place, may_be_empty=True),
@@ -112,6 +110,14 @@ def _manifest_video(folder: Path, row: Any, place: str) -> Video:
         duration_seconds=_duration(row.get("duration"), place),
         published_at=_date(row.get("publishedAt"), place),
     )
+
+
+def _inside(folder: Path, image: str, place: str) -> Path:
+    """A picture's path, which stays in the folder even if it is a link."""
+    path = (folder / image).resolve()
+    if not path.is_relative_to(folder.resolve()):
+        raise SourceError(f"{place}: image {image!r} lies outside the folder. Move it inside.")
+    return path
 
 
 def _text(row: dict[str, Any], field: str, place: str, may_be_empty: bool = False) -> str:
@@ -176,7 +182,8 @@ def _from_yt_dlp(folder: Path) -> tuple[list[Video], Counter[str]]:
 def _yt_dlp_video(file: Path, info: dict[str, Any]) -> Video:
     stem = file.name.removesuffix(".info.json")
     pictures = [file.with_name(stem + ending) for ending in PICTURES]
-    picture = next((path for path in pictures if path.exists()), pictures[0]).resolve()
+    picture = next((path for path in pictures if path.exists()), pictures[0])
+    picture = _inside(file.parent, picture.name, file.name)
     day = info.get("upload_date")
     return Video(
         id=_text(info, "id", file.name),

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import datasets
-from datasets import Dataset, DatasetDict, Image
+from datasets import Dataset, DatasetDict, Image, config
 from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from tasks.sources import SourceError, Video
@@ -87,7 +88,7 @@ def _video(
     workspace: Workspace, row: dict[str, Any], split: Literal["train", "valid", "test"] | None
 ) -> Video:
     url = row.get("thumbnail_url")
-    place = {"high": url} if url else {"file": _stored_picture(workspace, row.get("image"))}
+    place = {"high": str(url)} if url else {"file": _stored_picture(workspace, row.get("image"))}
     return Video(
         id=str(row["video_id"]),
         title=str(row["title"] or "").strip(),
@@ -98,10 +99,26 @@ def _video(
 
 
 def _stored_picture(workspace: Workspace, image: dict[str, Any] | None) -> str:
-    """Put a dataset's picture into the workspace; its absolute path."""
+    """Put a dataset's picture into the workspace; its absolute path.
+
+    Raises:
+        SourceError: the dataset names a file that is not its own.
+    """
     if not image:
         return ""
-    data = image["bytes"] or Path(image["path"]).read_bytes()
+    data = image["bytes"] or _own_file(image["path"] or "").read_bytes()
     path = f"hub/{hashlib.sha256(data).hexdigest()}"
     workspace.write_file(path, data)
     return str(workspace.root / path)
+
+
+def _own_file(path: str) -> Path:
+    """A file that came with a dataset; a stranger's dataset may name any file of this machine."""
+    file = Path(path).resolve()
+    caches = (config.HF_CACHE_HOME, constants.HF_HUB_CACHE)
+    if not any(file.is_relative_to(Path(cache).expanduser().resolve()) for cache in caches):
+        raise SourceError(
+            f"channel: the dataset's image {path!r} lies outside of it. Use a dataset that holds "
+            "its pictures' bytes."
+        )
+    return file

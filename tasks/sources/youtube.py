@@ -11,15 +11,21 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import isodate
 import requests
+import urllib3
 from prefect import task
 from prefect.tasks import exponential_backoff
+from pydantic import BaseModel, Field, ValidationError
 
+from tasks.downloads import TooLargeError, TooSlowError, read_body
+from tasks.quota import spend
 from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.sources import SourceError, Video
@@ -27,14 +33,21 @@ from tasks.workspace import Workspace, fingerprint, write_atomically
 
 PAGE = 50  # the API's largest page, and the most ids in one call
 TIMEOUT = (10, 30)  # seconds to connect and between two bytes
+TOTAL = 60.0  # seconds for a whole answer
+LARGEST = 20_000_000  # bytes; an answer of 50 videos has some 200,000
+PAGES = 2000  # of one list; an endless one must end. YouTube lists 20,000 videos at most
+RESUMABLE = timedelta(hours=48)  # a list that was begun longer ago is begun again
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is cut to this
 
 Params = dict[str, str | int]
 Call = Callable[[str, Params], dict[str, Any]]
 """(endpoint, parameters) → the parsed answer of one API call."""
 
-UNCHANGED = "thumbtune:unchanged"
-"""Stands in an answer that is as it was the last time."""
+Origin = Literal["fetched", "unchanged", "kept"]
+"""How an answer came: new, as it was the last time, or stored by a run that did not finish."""
+
+ORIGIN = "thumbtune:origin"
+"""Where an answer that was not fetched anew tells its origin."""
 
 QUOTA_UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 """https://developers.google.com/youtube/v3/determine_quota_cost"""
@@ -56,6 +69,91 @@ PASSING_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "backendError",
 QUOTA_REASONS = {"quotaExceeded", "dailyLimitExceeded"}
 KEY_REASONS = {"keyInvalid", "keyExpired", "badRequest", "API_KEY_INVALID", "forbidden"}
 KEY_REASONS |= {"accessNotConfigured", "ipRefererBlocked", "SERVICE_DISABLED"}
+
+
+class _Playlists(BaseModel):
+    uploads: str
+
+
+class _ChannelDetails(BaseModel):
+    related_playlists: _Playlists = Field(alias="relatedPlaylists")
+
+
+class _Channel(BaseModel):
+    id: str
+    details: _ChannelDetails = Field(alias="contentDetails")
+
+
+class _Status(BaseModel):
+    privacy: str = Field("public", alias="privacyStatus")
+
+
+class _PlaylistItemDetails(BaseModel):
+    video_id: str = Field(alias="videoId")
+
+
+class _PlaylistItem(BaseModel):
+    details: _PlaylistItemDetails = Field(alias="contentDetails")
+    status: _Status = _Status()
+
+
+class _ResultId(BaseModel):
+    kind: str
+    video_id: str = Field("", alias="videoId")
+
+
+class _SearchResult(BaseModel):
+    id: _ResultId
+
+
+class _Thumbnail(BaseModel):
+    url: str
+    width: int = 0
+
+
+class _Snippet(BaseModel):
+    title: str
+    live: str = Field("none", alias="liveBroadcastContent")
+    thumbnails: dict[str, _Thumbnail] = {}
+    published_at: str | None = Field(None, alias="publishedAt")
+
+
+class _VideoDetails(BaseModel):
+    duration: str | None = None
+
+
+class _Video(BaseModel):
+    id: str
+    snippet: _Snippet
+    details: _VideoDetails = Field(_VideoDetails(), alias="contentDetails")
+    status: _Status = _Status()
+
+
+class _Channels(BaseModel):
+    items: list[_Channel] = []
+
+
+class _Videos(BaseModel):
+    items: list[_Video] = []
+
+
+class _PlaylistPage(BaseModel):
+    items: list[_PlaylistItem] = []
+    next_page: str | None = Field(None, alias="nextPageToken")
+
+
+class _SearchPage(BaseModel):
+    items: list[_SearchResult] = []
+    next_page: str | None = Field(None, alias="nextPageToken")
+
+
+ANSWERS: dict[str, type[BaseModel]] = {
+    "channels": _Channels,
+    "playlistItems": _PlaylistPage,
+    "search": _SearchPage,
+    "videos": _Videos,
+}
+"""What is used of each endpoint's answer; an answer of other types is not stored."""
 
 
 def channel_query(channel: str) -> Params:
@@ -102,14 +200,16 @@ def find_channel(call: Call, channel: str) -> tuple[str, str]:
 
     https://developers.google.com/youtube/v3/docs/channels/list
     """
-    answer = call("channels", {"part": "contentDetails", **channel_query(channel)})
-    if not answer.get("items"):
+    answer = _Channels.model_validate(
+        call("channels", {"part": "contentDetails", **channel_query(channel)})
+    )
+    if not answer.items:
         raise ChannelNotFoundError(
             f"channel: YouTube knows no channel {channel!r}. Check the spelling, or copy the "
             "address of the channel's page."
         )
-    found = answer["items"][0]
-    return found["id"], found["contentDetails"]["relatedPlaylists"]["uploads"]
+    found = answer.items[0]
+    return found.id, found.details.related_playlists.uploads
 
 
 class Listed(NamedTuple):
@@ -122,9 +222,9 @@ class Listed(NamedTuple):
 def _uploads(call: Call, playlist: str) -> Iterator[Listed]:
     """https://developers.google.com/youtube/v3/docs/playlistItems/list"""
     params: Params = {"part": "contentDetails,status", "playlistId": playlist, "maxResults": PAGE}
-    for item in _items(call, "playlistItems", params):
-        privacy = item.get("status", {}).get("privacyStatus")
-        yield Listed(item["contentDetails"]["videoId"], is_private=privacy == "private")
+    for answer in _pages(call, "playlistItems", params):
+        for item in _PlaylistPage.model_validate(answer).items:
+            yield Listed(item.details.video_id, is_private=item.status.privacy == "private")
 
 
 def _search(call: Call, channel_id: str) -> Iterator[Listed]:
@@ -135,22 +235,29 @@ def _search(call: Call, channel_id: str) -> Iterator[Listed]:
         "order": "date",
         "maxResults": PAGE,
     }
-    for item in _items(call, "search", params):
-        if item["id"]["kind"] == "youtube#video":
-            yield Listed(item["id"]["videoId"], is_private=False)
+    for answer in _pages(call, "search", params):
+        for item in _SearchPage.model_validate(answer).items:
+            if item.id.kind == "youtube#video" and item.id.video_id:
+                yield Listed(item.id.video_id, is_private=False)
 
 
-def _items(call: Call, endpoint: str, params: Params) -> Iterator[dict[str, Any]]:
-    """The items of all pages."""
-    seen: set[str] = set()
+def _pages(call: Call, endpoint: str, params: Params) -> Iterator[dict[str, Any]]:
+    """The answers of all pages; tokens that go round, or on without anything new, end it."""
+    tokens: set[str] = set()
+    items: set[str] = set()
     token: str | None = None
-    while True:
+    for _ in range(PAGES):
         answer = call(endpoint, {**params, **({"pageToken": token} if token else {})})
-        yield from answer.get("items", [])
+        yield answer
+        new = {json.dumps(item, sort_keys=True) for item in answer.get("items", [])} - items
         token = answer.get("nextPageToken")
-        if not token or token in seen:  # a repeated token would go round for ever
+        if not token or token in tokens or not new:
             return
-        seen.add(token)
+        tokens.add(token)
+        items |= new
+    raise YouTubeError(
+        f"YouTube {endpoint}: the list does not end after {PAGES} pages. Run again later."
+    )
 
 
 def _videos(call: Call, listed: list[Listed]) -> tuple[list[Video], Counter[str]]:
@@ -163,8 +270,10 @@ def _videos(call: Call, listed: list[Listed]) -> tuple[list[Video], Counter[str]
     for start in range(0, len(distinct), PAGE):
         asked = distinct[start : start + PAGE]
         ids = ",".join(entry.id for entry in asked)
-        answer = call("videos", {"part": "snippet,contentDetails,status", "id": ids})
-        found = {item["id"]: item for item in answer.get("items", [])}
+        answer = _Videos.model_validate(
+            call("videos", {"part": "snippet,contentDetails,status", "id": ids})
+        )
+        found = {item.id: item for item in answer.items}
         for entry in asked:
             reason = _unusable(entry, found.get(entry.id))
             if reason:
@@ -174,27 +283,24 @@ def _videos(call: Call, listed: list[Listed]) -> tuple[list[Video], Counter[str]
     return videos, dropped
 
 
-def _unusable(entry: Listed, item: dict[str, Any] | None) -> str | None:
+def _unusable(entry: Listed, item: _Video | None) -> str | None:
     """Why a video is left out, or None. One that is listed but not shown is private or gone."""
     if item is None:
         return "private" if entry.is_private else "deleted"
-    if item.get("status", {}).get("privacyStatus", "public") != "public":
-        return str(item["status"]["privacyStatus"])
-    return {"live": "live now", "upcoming": "upcoming"}.get(
-        item["snippet"].get("liveBroadcastContent", "none")
-    )
+    if item.status.privacy != "public":
+        return item.status.privacy
+    return {"live": "live now", "upcoming": "upcoming"}.get(item.snippet.live)
 
 
-def _video(item: dict[str, Any]) -> Video:
-    snippet = item["snippet"]
-    thumbnails = snippet.get("thumbnails", {})
-    widest_first = sorted(thumbnails, key=lambda name: -thumbnails[name].get("width", 0))
+def _video(item: _Video) -> Video:
+    thumbnails = item.snippet.thumbnails
+    widest_first = sorted(thumbnails, key=lambda name: -thumbnails[name].width)
     return Video(
-        id=item["id"],
-        title=snippet["title"].strip(),
-        thumbnails={name: thumbnails[name]["url"] for name in widest_first},
-        duration_seconds=_seconds(item.get("contentDetails", {}).get("duration")),
-        published_at=snippet.get("publishedAt"),
+        id=item.id,
+        title=item.snippet.title.strip(),
+        thumbnails={name: thumbnails[name].url for name in widest_first},
+        duration_seconds=_seconds(item.details.duration),
+        published_at=item.snippet.published_at,
     )
 
 
@@ -219,73 +325,178 @@ def api_url() -> str:
     return url.rstrip("/")
 
 
-def request_api(workspace: Workspace, endpoint: str, params: Params) -> dict[str, Any]:
+@contextmanager
+def resumed_listing(workspace: Workspace, channel: str, listing: str) -> Iterator[datetime]:
+    """Make a list of a channel that goes on where one that did not finish has stopped.
+
+    Yields:
+        When the list was begun: answers that were stored since then need not be asked for again.
+    """
+    file = workspace.root / "youtube-unfinished" / f"{fingerprint(channel, listing)[:32]}.txt"
+    now = datetime.now(UTC)
+    since = _begun(file)
+    if since is None or not now - RESUMABLE < since <= now:
+        since = now
+        write_atomically(file, since.isoformat().encode())
+    yield since
+    file.unlink(missing_ok=True)
+
+
+def _begun(file: Path) -> datetime | None:
+    try:
+        begun = datetime.fromisoformat(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return begun if begun.tzinfo else None
+
+
+def origin_of(answer: dict[str, Any]) -> Origin:
+    """How an answer came."""
+    origin: Origin = answer.get(ORIGIN, "fetched")
+    return origin
+
+
+class _Stored(BaseModel):
+    """An answer as it is kept."""
+
+    etag: str | None
+    body: dict[str, Any]
+    at: datetime
+
+
+def request_api(
+    workspace: Workspace,
+    endpoint: str,
+    params: Params,
+    daily_quota: int,
+    since: datetime | None = None,
+) -> dict[str, Any]:
     """Make one API call; an answer that has not changed since the last time is not sent again.
 
     The key goes in a header, so it is in no URL and no log.
 
+    Args:
+        daily_quota: units that the key may spend in a day.
+        since: an answer that was stored since then is not asked for again.
+
     Raises:
         RetryableYouTubeError: 5xx, 429, a rate limit, a time-out, a broken connection or answer.
         YouTubeError: quota used up, wrong key, no permission; the message tells the mend.
+        QuotaError: the day's budget is spent; the call is not made.
     """
     file = workspace.root / "youtube" / f"{_answer_key(endpoint, params)}.json"
-    stored = _stored_answer(file)
-    headers = {"X-Goog-Api-Key": read_secret("YOUTUBE_API_KEY")}
-    if stored:
-        headers["If-None-Match"] = stored["etag"]
+    stored = _stored_answer(file, endpoint)
+    if stored and since and stored.at >= since:
+        return {**stored.body, ORIGIN: "kept"}
+    key = read_secret("YOUTUBE_API_KEY")
+    spend(workspace, key, QUOTA_UNITS[endpoint], daily_quota, datetime.now(UTC))
+    headers = {"X-Goog-Api-Key": key}
+    if stored and stored.etag:
+        headers["If-None-Match"] = stored.etag
+    answer, content = _send(endpoint, params, headers)
+    if answer.status_code == 304 and stored:
+        _store(file, stored.etag, stored.body)
+        return {**stored.body, ORIGIN: "unchanged"}
+    body = _json_object(content.replace(key.encode(), b"[key]"))  # no error text echoes it
+    if answer.status_code != 200:
+        raise _api_error(answer, body or {}, endpoint)
+    if body is None:
+        raise RetryableYouTubeError(f"YouTube {endpoint}: the answer is no whole JSON object")
+    if problem := _problem(endpoint, body):
+        raise RetryableYouTubeError(
+            f"YouTube {endpoint}: the answer is not as documented: {problem}"
+        )
+    etag = answer.headers.get("ETag") or body.get("etag")
+    _store(file, etag if isinstance(etag, str) else None, body)
+    return body
+
+
+def _send(
+    endpoint: str, params: Params, headers: dict[str, str]
+) -> tuple[requests.Response, bytes]:
+    """The answer to one call and its body."""
     try:
-        answer = requests.get(
+        with requests.get(
             f"{api_url()}/{endpoint}",
             params=params,
             headers=headers,
             timeout=TIMEOUT,
+            stream=True,
             allow_redirects=False,  # the key goes nowhere else
-        )
+        ) as answer:
+            return answer, read_body(answer, LARGEST, time.monotonic() + TOTAL)
     except (requests.ConnectionError, requests.Timeout) as error:
         raise RetryableYouTubeError(
             f"YouTube {endpoint}: no answer ({type(error).__name__}). Check the network and run "
             "again; what was fetched is kept."
         ) from None
-    except requests.exceptions.ChunkedEncodingError:
+    except urllib3.exceptions.HTTPError:
         raise RetryableYouTubeError(f"YouTube {endpoint}: the answer broke off") from None
+    except TooSlowError:
+        raise RetryableYouTubeError(
+            f"YouTube {endpoint}: the answer was not whole after {TOTAL:g} seconds"
+        ) from None
+    except TooLargeError:
+        raise YouTubeError(
+            f"YouTube {endpoint}: the answer is larger than {LARGEST:,} bytes. Run again later."
+        ) from None
     except requests.exceptions.InvalidHeader:
         raise YouTubeError(
             "YOUTUBE_API_KEY has characters that a key cannot have. Copy it again from "
             "https://console.cloud.google.com/apis/credentials."
         ) from None
-    if answer.status_code == 304 and stored:
-        return {**stored["body"], UNCHANGED: True}
-    body = _json_object(answer, endpoint)
-    if answer.status_code != 200:
-        raise _api_error(answer, body, endpoint)
-    etag = answer.headers.get("ETag") or body.get("etag")
-    if etag:
-        write_atomically(file, json.dumps({"etag": etag, "body": body}).encode())
-    return body
 
 
 def _answer_key(endpoint: str, params: Params) -> str:
     return fingerprint(endpoint, json.dumps(params, sort_keys=True))[:32]
 
 
-def _stored_answer(file: Any) -> dict[str, Any] | None:
+def _store(file: Path, etag: str | None, body: dict[str, Any]) -> None:
+    stored = _Stored(etag=etag, body=body, at=datetime.now(UTC))
+    write_atomically(file, stored.model_dump_json().encode())
+
+
+def _stored_answer(file: Path, endpoint: str) -> _Stored | None:
     try:
-        stored = json.loads(file.read_bytes())
-        return stored if isinstance(stored["etag"], str) and stored["body"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = _Stored.model_validate_json(file.read_bytes())
+    except (OSError, ValueError):
         return None
+    return None if _problem(endpoint, stored.body) else stored
 
 
-def _json_object(answer: requests.Response, endpoint: str) -> dict[str, Any]:
+def _problem(endpoint: str, body: dict[str, Any]) -> str | None:
+    """The first field of an answer that is missing or of a wrong type."""
     try:
-        body = answer.json()
-    except requests.exceptions.JSONDecodeError:
-        body = None
-    if isinstance(body, dict):
-        return body
-    if answer.status_code == 200:
-        raise RetryableYouTubeError(f"YouTube {endpoint}: the answer is no whole JSON object")
-    return {}
+        ANSWERS[endpoint].model_validate(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return None
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    try:
+        body = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return body if isinstance(body, dict) else None
+
+
+class _Reason(BaseModel):
+    reason: str = ""
+
+
+class _Error(BaseModel):
+    message: str = ""
+    errors: list[_Reason] = []
+    details: list[_Reason] = []
+
+
+def _error_in(body: dict[str, Any]) -> _Error:
+    try:
+        return _Error.model_validate(body.get("error") or {})
+    except ValidationError:
+        return _Error()
 
 
 def _api_error(answer: requests.Response, body: dict[str, Any], endpoint: str) -> Exception:
@@ -293,9 +504,8 @@ def _api_error(answer: requests.Response, body: dict[str, Any], endpoint: str) -
 
     https://developers.google.com/youtube/v3/docs/errors
     """
-    error = body.get("error") or {}
-    reasons = {str(entry.get("reason")) for entry in error.get("errors", [])}
-    reasons |= {str(entry.get("reason")) for entry in error.get("details", [])}
+    error = _error_in(body)
+    reasons = {entry.reason for entry in (*error.errors, *error.details)} - {""}
     said = f"HTTP {answer.status_code}, {', '.join(sorted(reasons)) or 'no reason given'}"
     if reasons & QUOTA_REASONS:
         return YouTubeError(
@@ -307,7 +517,7 @@ def _api_error(answer: requests.Response, body: dict[str, Any], endpoint: str) -
         return RetryableYouTubeError(f"YouTube {endpoint}: fails now ({said}). Run again later.")
     if answer.status_code in (400, 401, 403) and (reasons & KEY_REASONS or not reasons):
         return YouTubeError(
-            f"YouTube {endpoint}: the key was refused ({said}: {error.get('message', '')!r}). "
+            f"YouTube {endpoint}: the key was refused ({said}: {error.message!r}). "
             "Set YOUTUBE_API_KEY to a key of a project in which the YouTube Data API v3 is "
             "enabled: https://console.cloud.google.com/apis/credentials."
         )
@@ -315,19 +525,19 @@ def _api_error(answer: requests.Response, body: dict[str, Any], endpoint: str) -
         return ChannelNotFoundError(
             f"channel: YouTube {endpoint} finds nothing under it ({said}). Check the channel."
         )
-    return YouTubeError(f"YouTube {endpoint}: refused ({said}: {error.get('message', '')!r}).")
+    return YouTubeError(f"YouTube {endpoint}: refused ({said}: {error.message!r}).")
 
 
 def _wait_as_told(retry_after: str | None) -> None:
     """Honour Retry-After (seconds or a date, RFC 9110 10.2.3), at most LONGEST_WAIT seconds."""
     if not retry_after:
         return
-    if retry_after.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", retry_after):
         seconds = float(retry_after)
     else:
         try:
             moment = email.utils.parsedate_to_datetime(retry_after)
-        except ValueError:
+        except (ValueError, TypeError, OverflowError):
             return
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         seconds = (moment - datetime.now(UTC)).total_seconds()
@@ -344,6 +554,12 @@ def _wait_as_told(retry_after: str | None) -> None:
     retry_condition_fn=only_on(RetryableYouTubeError),
     persist_result=False,
 )
-def call_youtube(workspace: Workspace, endpoint: str, params: Params) -> dict[str, Any]:
+def call_youtube(
+    workspace: Workspace,
+    endpoint: str,
+    params: Params,
+    daily_quota: int,
+    since: datetime | None = None,
+) -> dict[str, Any]:
     """One API call, with retries for what passes."""
-    return request_api(workspace, endpoint, params)
+    return request_api(workspace, endpoint, params, daily_quota, since)
