@@ -76,8 +76,8 @@ FAULTS = {
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", (0.3, 0.3))
-    monkeypatch.setattr(client, "TOTAL", 0.5)
+    monkeypatch.setattr(client, "TIMEOUT", (1, 1))
+    monkeypatch.setattr(client, "TOTAL", 1.5)
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ class Site:
         return [(title, f"{cosine:.2f}") for cosine, title in best[:top]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Two versions of the bundled channel; the second is the champion."""
     workspace = Workspace.open(tmp_path_factory.mktemp("web") / "workspace")
@@ -112,7 +112,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser

@@ -35,6 +35,7 @@ PAGE = 50  # the API's largest page, and the most ids in one call
 TIMEOUT = (10, 30)  # seconds to connect and between two bytes
 TOTAL = 60.0  # seconds for a whole answer
 LARGEST = 20_000_000  # bytes; an answer of 50 videos has some 200,000
+IDLE_PAGES = 3  # in a row without anything new; a search may have an empty page in its middle
 PAGES = 2000  # of one list; an endless one must end. YouTube lists 20,000 videos at most
 RESUMABLE = timedelta(hours=48)  # a list that was begun longer ago is begun again
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is cut to this
@@ -242,16 +243,18 @@ def _search(call: Call, channel_id: str) -> Iterator[Listed]:
 
 
 def _pages(call: Call, endpoint: str, params: Params) -> Iterator[dict[str, Any]]:
-    """The answers of all pages; tokens that go round, or on without anything new, end it."""
+    """The answers of all pages; tokens that go round, or on and on without anything new, end it."""
     tokens: set[str] = set()
     items: set[str] = set()
     token: str | None = None
+    idle = 0
     for _ in range(PAGES):
         answer = call(endpoint, {**params, **({"pageToken": token} if token else {})})
         yield answer
         new = {json.dumps(item, sort_keys=True) for item in answer.get("items", [])} - items
         token = answer.get("nextPageToken")
-        if not token or token in tokens or not new:
+        idle = 0 if new else idle + 1
+        if not token or token in tokens or idle == IDLE_PAGES:
             return
         tokens.add(token)
         items |= new
