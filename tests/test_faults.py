@@ -34,13 +34,13 @@ def reset(request: Request) -> Response:
 
 
 def silence(request: Request) -> Response:
-    time.sleep(0.6)
+    time.sleep(2)
     return Response("{}")
 
 
 def drip(request: Request) -> Response:
     def spaces() -> Iterator[bytes]:
-        for _ in range(40):
+        for _ in range(80):
             time.sleep(0.05)
             yield b" "
 
