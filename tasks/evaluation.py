@@ -152,22 +152,22 @@ def bootstrap_intervals(
     """Percentile bootstrap over the queries: metric → 95 % interval (Efron & Tibshirani 1993)."""
     values = {f"{prefix}Recall@{k}": (rank <= k).astype(float) for k in recall_at}
     values[f"{prefix}MRR"] = 1 / rank
-    intervals = {}
-    for name, value in values.items():
-        if np.ptp(value) == 0 or len(value) < 2:  # nothing to resample
-            low = high = float(value.mean())
-        else:
-            interval = bootstrap(
-                (value,),
-                np.mean,
-                n_resamples=samples,
-                batch=max(1, 2_000_000 // len(value)),
-                method="percentile",
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-            low, high = float(interval.low), float(interval.high)
-        intervals[name] = (low, high)
-    return intervals
+    return {name: mean_interval(value, samples, seed) for name, value in values.items()}
+
+
+def mean_interval(values: NDArray[np.float64], samples: int, seed: int) -> tuple[float, float]:
+    """Percentile bootstrap 95 % interval of the mean of `values`, shape (videos,)."""
+    if np.ptp(values) == 0 or len(values) < 2:  # nothing to resample
+        return float(values.mean()), float(values.mean())
+    interval = bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=samples,
+        batch=max(1, 2_000_000 // len(values)),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
 
 
 def embed_images(

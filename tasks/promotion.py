@@ -9,9 +9,8 @@ from prefect import task
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import bootstrap
 
-from tasks.evaluation import Evaluation, Prediction
+from tasks.evaluation import Evaluation, Prediction, mean_interval
 from tasks.parameters import PromotionParameters, TrainParameters
 from tasks.registry import Registry
 from tasks.thumbnails import Example
@@ -83,24 +82,13 @@ def paired_difference(
     ours = _values([answer.rank for answer in challenger], metric)
     theirs = _values([ranks[answer.video_id] for answer in challenger], metric)
     difference = ours - theirs
-    low = high = float(difference.mean())
-    if np.ptp(difference) > 0:
-        interval = bootstrap(
-            (difference,),
-            np.mean,
-            n_resamples=samples,
-            batch=max(1, 2_000_000 // len(difference)),
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-        low, high = float(interval.low), float(interval.high)
     return PairedDifference(
         opponent=opponent,
         metric=metric,
         videos=len(difference),
         challenger=float(ours.mean()),
         other=float(theirs.mean()),
-        interval=(low, high),
+        interval=mean_interval(difference, samples, seed),
     )
 
 
