@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.sorting import ArtifactSort
 from sentence_transformers import SentenceTransformer
 
 from flows.train_flow import TrainRun, train
@@ -69,12 +70,14 @@ def examples_of(options: dict[str, Any]) -> tuple[Workspace, list[Example]]:
 
 
 def posted_artifacts() -> dict[str, Artifact]:
+    """Key → the newest artifact."""
+
     async def read() -> list[Artifact]:
         async with get_client() as client:
-            return await client.read_artifacts(limit=100)
+            return await client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
 
-    artifacts = sorted(asyncio.run(read()), key=lambda artifact: artifact.created)
-    return {artifact.key: artifact for artifact in artifacts if artifact.key}
+    newest_first = asyncio.run(read())
+    return {artifact.key: artifact for artifact in reversed(newest_first) if artifact.key}
 
 
 def work_of_the_last_run() -> dict[str, str]:
