@@ -32,7 +32,7 @@ from tasks.parameters import (
 )
 from tasks.promotion import Verdict, promote
 from tasks.publishing import publish
-from tasks.registry import Registry, Version
+from tasks.registry import Registry
 from tasks.report import FunnelStage, write_report
 from tasks.sources import Video
 from tasks.splits import split
@@ -77,11 +77,11 @@ def train(parameters: TrainParameters) -> TrainRun:
     workspace = Workspace.open(parameters.workspace)
     registry = Registry(workspace, parameters.source, parameters.channel)
     with registry.one_run_at_a_time(get_run_logger().info):
-        return train_and_promote(workspace, parameters, registry.champion())
+        return train_and_promote(workspace, parameters, registry)
 
 
 def train_and_promote(
-    workspace: Workspace, parameters: TrainParameters, champion: Version | None
+    workspace: Workspace, parameters: TrainParameters, registry: Registry
 ) -> TrainRun:
     """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
@@ -105,13 +105,13 @@ def train_and_promote(
     work["features"] = features.work if stages.was_made(features) else NOTHING
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
-    present = None
+    present, champion = None, registry.champion()
     if champion and Path(champion.model.path).exists():
         present = stages.run(evaluate, workspace, champion.model, examples, fragments, *how)
     verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
     post_verdict(verdict)
     notify_verdict(parameters.channel or parameters.source, verdict)
-    if chosen := Registry(workspace, parameters.source, parameters.channel).champion():
+    if chosen := registry.champion():
         index_thumbnails(workspace, chosen, examples)
     if parameters.publish.model_repo or parameters.publish.dataset_repo:
         publish(workspace, parameters.publish, trained, examples)

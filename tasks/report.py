@@ -96,10 +96,8 @@ class Report(BaseModel):
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether all its files are still there, unchanged."""
-        paths = {f"{self.folder}/{name}": mark for name, mark in self.files.items()}
         return all(
-            workspace.has(path) and fingerprint(workspace.place(path).read_bytes()) == mark
-            for path, mark in paths.items()
+            workspace.holds(f"{self.folder}/{name}", mark) for name, mark in self.files.items()
         )
 
 
@@ -192,6 +190,17 @@ def _in_words(setting: Any) -> str:
     return "none" if setting is None else str(setting)
 
 
+def html_templates(package: str) -> Environment:
+    """The templates of a package; every value that they show is escaped."""
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def report_html(
     workspace: Workspace,
     parameters: TrainParameters,
@@ -203,16 +212,10 @@ def report_html(
     curve: bytes,
 ) -> str:
     """The report as one page that needs no other file; titles are escaped."""
-    environment = Environment(
-        loader=PackageLoader("tasks"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     comparisons = compare(untouched, fine_tuned)
     on_test = {row.metric: row for row in comparisons if row.split == "test"}
-    return environment.get_template("report.html.jinja").render(
+    template = html_templates("tasks").get_template("report.html.jinja")
+    return template.render(
         channel=(parameters.channel or "the sample channel").rstrip("/").rpartition("/")[2],
         base=untouched.model.name,
         trained=trained,

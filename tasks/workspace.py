@@ -93,9 +93,7 @@ class Table(BaseModel):
 
     def is_whole(self, workspace: "Workspace") -> bool:
         """Whether the stored rows are still there, unchanged."""
-        return workspace.has(self.path) and (
-            fingerprint(workspace.place(self.path).read_bytes()) == self.fingerprint
-        )
+        return workspace.holds(self.path, self.fingerprint)
 
 
 class OutsideWorkspaceError(ValueError):
@@ -146,6 +144,10 @@ class Workspace(BaseModel):
             return self.place(path).exists()
         except OutsideWorkspaceError:
             return False
+
+    def holds(self, path: str, content: str) -> bool:
+        """Whether a stored path leads to a file of this content, given by its fingerprint."""
+        return self.has(path) and fingerprint(self.place(path).read_bytes()) == content
 
     def write_file(self, path: str, data: bytes) -> None:
         """Store a file named by its content; one that is there and intact is left alone."""

@@ -19,8 +19,11 @@ from prefect.settings import (
 from prefect.testing.utilities import prefect_test_harness
 from pytest_httpserver import HTTPServer
 
+from tasks.matching import Matcher
+from tasks.registry import Version
 from tasks.workspace import Workspace
 from tests.prefect_server import Server
+from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
 
 
@@ -61,6 +64,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
+
+
+@pytest.fixture
+def version(workspace: Workspace) -> Version:
+    """A champion that can be used."""
+    return add_version(workspace)
+
+
+@pytest.fixture
+def matcher(workspace: Workspace, version: Version) -> Matcher:
+    return Matcher.of_version(workspace, version)
 
 
 @pytest.fixture

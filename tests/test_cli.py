@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from tasks.matching import Matcher
 from tasks.registry import Registry, Version
 from tasks.workspace import Workspace
-from tests.small_channel import add_version
 from tests.test_registry import add
 from tests.test_thumbnails import encoded, picture
 from thumbtune.cli import app
@@ -24,12 +23,6 @@ def registry(workspace: Workspace) -> Registry:
         add(registry, n, workspace)
         registry.decide(n, 1, "promoted" if n == 1 else "kept, not promoted: it is worse")
     return registry
-
-
-@pytest.fixture
-def version(workspace: Workspace) -> Version:
-    """A champion that can be used."""
-    return add_version(workspace)
 
 
 @pytest.fixture

@@ -49,16 +49,6 @@ def unit_vectors(rows: int, dimensions: int = 16, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture
-def version(workspace: Workspace) -> Version:
-    return add_version(workspace)
-
-
-@pytest.fixture
-def matcher(workspace: Workspace, version: Version) -> Matcher:
-    return Matcher.of_version(workspace, version)
-
-
-@pytest.fixture
 def library(tmp_path: Path) -> Path:
     """Five pictures in nested folders, one with a letterbox, and two files that are no pictures."""
     folder = tmp_path / "library"

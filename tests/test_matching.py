@@ -24,16 +24,6 @@ from tests.test_thumbnails import encoded, picture
 
 
 @pytest.fixture
-def version(workspace: Workspace) -> Version:
-    return add_version(workspace)
-
-
-@pytest.fixture
-def matcher(workspace: Workspace, version: Version) -> Matcher:
-    return Matcher.of_version(workspace, version)
-
-
-@pytest.fixture
 def examples(workspace: Workspace, version: Version) -> list[Example]:
     return examples_of(workspace, version)
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from fastapi.middleware import Middleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 from PIL import Image
 
 from tasks.figures import as_jpeg
@@ -43,7 +43,7 @@ from tasks.matching import (
     examples_of,
 )
 from tasks.registry import Registry, Version, short_name
-from tasks.report import data_uri
+from tasks.report import data_uri, html_templates
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 
@@ -185,13 +185,7 @@ def in_words(percentile: float) -> str:
 
 @cache
 def _templates() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("thumbtune"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html_templates("thumbtune")
     environment.filters["in_words"] = in_words
     return environment
 
