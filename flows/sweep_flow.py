@@ -56,7 +56,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
     get_run_logger().info(stages.summary())
     return SweepRun(
-        best_parameters=str(workspace.place(report.folder) / "best_parameters.json"),
+        best_parameters=str(workspace.place(f"{report.folder}/best_parameters.json")),
         best_valid_mrr=found.best_valid_mrr,
         test=comparison.results,
         stages=stages.summary(),

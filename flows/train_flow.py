@@ -6,7 +6,6 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -21,7 +20,7 @@ from tasks.evaluation import evaluate
 from tasks.features import encode_features
 from tasks.freezing import count_trainable
 from tasks.indexing import index_thumbnails
-from tasks.models import ModelReference, resolve
+from tasks.models import ModelReference, folder_of, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
 from tasks.parameters import (
@@ -106,7 +105,7 @@ def train_and_promote(
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     present, champion = None, registry.champion()
-    if champion and Path(champion.model.path).exists():
+    if champion and champion.model.is_there(workspace):
         present = stages.run(evaluate, workspace, champion.model, examples, fragments, *how)
     verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
     post_verdict(verdict)
@@ -118,8 +117,8 @@ def train_and_promote(
 
     get_run_logger().info(stages.summary())
     return TrainRun(
-        model=trained.model.path,
-        report=str(workspace.place(report.folder) / "report.html"),
+        model=str(folder_of(trained.model, workspace)),
+        report=str(workspace.place(f"{report.folder}/report.html")),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
         verdict=verdict,

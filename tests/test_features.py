@@ -154,11 +154,13 @@ def test_bfloat16_is_refused_where_it_changes_recall(
     model = SentenceTransformer(str(MODEL), device="cpu")
     freeze(model, ["projection"])
     trunk = Trunk(model, "image", 4, "bfloat16")
-    store = FeatureStore(workspace.root / "features" / trunk.fingerprint)
+    store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
     head_of(workspace, model, trial, "bfloat16")
     keys = [image_key(row) for row in trial]
     features = store.read(keys)
-    for file in store.folder.iterdir():  # as if the hardware had computed something else
+    for file in (
+        workspace.root / store.path
+    ).iterdir():  # as if the hardware had computed something else
         file.unlink()
     store.write({key: features[other] for key, other in zip(keys, reversed(keys), strict=True)})
     precision, why = choose_precision(workspace, model, trial, "bfloat16")
@@ -235,13 +237,13 @@ def test_a_damaged_feature_file_is_encoded_again(
     assert encode(workspace, examples) == (0, 0)
 
 
-def test_a_file_cut_short_or_half_written_is_no_feature(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path)
+def test_a_file_cut_short_or_half_written_is_no_feature(workspace: Workspace) -> None:
+    store = FeatureStore(workspace, "features")
     store.write({"a": torch.ones(1, 4), "b": torch.zeros(3, 4)})
     assert store.read(["a", "b", "c"]).keys() == {"a", "b"}
     assert store.read(["b"])["b"].shape == (3, 4)
-    [file] = tmp_path.glob("*.safetensors")
-    (tmp_path / f".{file.name}.temporary").write_bytes(file.read_bytes()[:50])
+    [file] = (workspace.root / "features").glob("*.safetensors")
+    (file.parent / f".{file.name}.temporary").write_bytes(file.read_bytes()[:50])
     assert store.read(["a"])["a"].tolist() == [[1, 1, 1, 1]]
     file.write_bytes(file.read_bytes()[:-8])
     assert store.read(["a"]) == {}

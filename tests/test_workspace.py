@@ -14,13 +14,8 @@ from prefect import Task, flow, task
 from pydantic import BaseModel
 
 from tasks.caching import Stages, content_key
-from tasks.workspace import (
-    OutsideWorkspaceError,
-    Table,
-    Workspace,
-    fingerprint,
-    replace_folder,
-)
+from tasks.storage import replace_folder
+from tasks.workspace import OutsideWorkspaceError, Table, Workspace, fingerprint
 
 
 class Row(BaseModel):
@@ -103,7 +98,7 @@ def test_a_stored_path_does_not_lead_out_of_the_workspace(workspace: Workspace, 
 def test_a_place_is_below_the_workspace_or_an_error(path: str) -> None:
     root = Path("/somewhere/workspace")
     with contextlib.suppress(OutsideWorkspaceError):
-        place = Workspace(root=root, id="").place(path)
+        place = Workspace(location=str(root), id="").place(path)
         assert Path(os.path.normpath(place)).is_relative_to(root)
 
 
