@@ -1,7 +1,6 @@
 """Step: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -217,7 +216,7 @@ def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> 
         was_here = (workspace.root / kept).exists()
         folder = workspace.place(kept)
         if folder.exists() and not was_here and hash_of(folder) != reference.fingerprint:
-            shutil.rmtree(folder)  # of the mirror
+            workspace.forget(kept)
             raise ModelNotFoundError(
                 f"model: {kept} in {workspace} is not as it was when it was stored. Train again."
             )

@@ -80,7 +80,7 @@ def checked_location(location: str | Path) -> str:
         )
     if not URL.match(text) or not (parts.netloc or parts.path.strip("/")) or parts.query:
         raise WorkspaceError(
-            f"workspace: {text!r} is neither a local path nor a URL such as s3://bucket/folder."
+            "workspace: it is neither a local path nor a plain URL such as s3://bucket/folder."
         )
     return text
 
@@ -102,6 +102,10 @@ class Storage(Protocol):
 
     def renew(self, path: str) -> bool:
         """Bring a file here once more; False if this is the only copy, or there is none."""
+        ...
+
+    def forget(self, path: str) -> None:
+        """Remove the copy on this machine, if it is not the only one."""
         ...
 
     def missing(self, paths: Sequence[str]) -> set[str]:
@@ -148,6 +152,9 @@ class LocalStorage:
 
     def renew(self, path: str) -> bool:
         return False
+
+    def forget(self, path: str) -> None:
+        pass
 
     def missing(self, paths: Sequence[str]) -> set[str]:
         return {path for path in paths if not self.place(path).exists()}
@@ -220,6 +227,10 @@ class RemoteStorage:
     def renew(self, path: str) -> bool:
         return self._pull(path)
 
+    def forget(self, path: str) -> None:
+        self._mark(path).unlink(missing_ok=True)
+        self.mirror.remove(path)
+
     def missing(self, paths: Sequence[str]) -> set[str]:
         afar = sorted(self.mirror.missing(paths))
         with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -263,8 +274,7 @@ class RemoteStorage:
         return sorted(name for name in names if not name.startswith("."))
 
     def remove(self, path: str) -> None:
-        self._mark(path).unlink(missing_ok=True)
-        self.mirror.remove(path)  # first, so that it never has more than the remote place
+        self.forget(path)  # first, so that the mirror never has more than the remote place
         with contextlib.suppress(FileNotFoundError):
             self._call("rm", self._key(path), recursive=True)
 

@@ -174,6 +174,10 @@ class Workspace(BaseModel):
         """Bring a file here once more, since it is damaged; False if it cannot be had again."""
         return self._storage.renew(self._checked(path))
 
+    def forget(self, path: str) -> None:
+        """Remove the copy on this machine of what is stored elsewhere; nothing if it is local."""
+        self._storage.forget(self._checked(path))
+
     def has(self, path: str) -> bool:
         """Whether a stored path leads to something in the workspace."""
         return self.has_all([path])
