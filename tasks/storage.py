@@ -259,8 +259,8 @@ class RemoteStorage:
             keys = [f"{key}/{file.as_posix()}" for file in files]
             earlier = set(self._call("find", key))
             self._call("put", [str(source / file) for file in files], keys)
-            for old in earlier - set(keys):
-                self._call("rm_file", old)
+            if old := earlier - set(keys):
+                self._call("rm", sorted(old))
         else:
             self._call("put_file", str(source), key)
         self._into_mirror(path, source)
@@ -275,8 +275,9 @@ class RemoteStorage:
 
     def remove(self, path: str) -> None:
         self.forget(path)  # first, so that the mirror never has more than the remote place
-        with contextlib.suppress(FileNotFoundError):
-            self._call("rm", self._key(path), recursive=True)
+        if found := self._call("find", self._key(path)):
+            with contextlib.suppress(FileNotFoundError):  # another machine was at it
+                self._call("rm", found)
 
     def _pull(self, path: str) -> bool:
         """Bring a file or folder into the mirror; it appears there whole. False if there is none.

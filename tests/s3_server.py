@@ -32,12 +32,18 @@ class S3Server:
             aws_secret_access_key="moto-secret",
         )
 
-    def new_bucket(self) -> str:
-        """One that keeps every version of its objects, so that each write can be seen."""
+    def new_bucket(self, keeps_versions: bool = False) -> str:
+        """A bucket of its own.
+
+        Args:
+            keeps_versions: of its objects, so that each write can be seen. moto goes on to list the
+                folders of objects that were deleted from such a bucket; S3 does not.
+        """
         name = f"bucket-{uuid.uuid4().hex[:8]}"
         self.client.create_bucket(Bucket=name)
-        enabled = {"Status": "Enabled"}
-        self.client.put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
+        if keeps_versions:
+            enabled = {"Status": "Enabled"}
+            self.client.put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
         return name
 
     def writes(self, bucket: str) -> Counter[str]:

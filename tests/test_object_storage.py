@@ -39,7 +39,7 @@ class Row(BaseModel):
 
 @pytest.fixture
 def bucket(s3: S3Server) -> str:
-    return s3.new_bucket()
+    return s3.new_bucket(keeps_versions=True)
 
 
 @pytest.fixture
