@@ -8,9 +8,12 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path, PurePath
 from typing import Self, TypeVar
 
@@ -75,6 +78,13 @@ def replace_folder(folder: Path, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             target.replace(old)
         shutil.rmtree(old, ignore_errors=True)
+
+
+LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}(\.\w+)?|\.model\.\w{8}")
+"""How files and folders are named while they are written."""
+
+LIVING = timedelta(days=1)
+"""No run that lives takes so long to write one of them."""
 
 
 class Table(BaseModel):
@@ -148,6 +158,23 @@ class Workspace(BaseModel):
     def holds(self, path: str, content: str) -> bool:
         """Whether a stored path leads to a file of this content, given by its fingerprint."""
         return self.has(path) and fingerprint(self.place(path).read_bytes()) == content
+
+    def remove_leftovers(self) -> int:
+        """Delete what killed runs left half-written; the number of such files and folders."""
+        old = time.time() - LIVING.total_seconds()
+        removed = 0
+        for folder, folders, files in os.walk(self.root):
+            for name in [*folders, *files]:
+                path = Path(folder, name)
+                if not LEFTOVER.fullmatch(name) or path.lstat().st_mtime > old:
+                    continue
+                if name in files or path.is_symlink():
+                    path.unlink(missing_ok=True)
+                else:
+                    folders.remove(name)
+                    shutil.rmtree(path, ignore_errors=True)
+                removed += 1
+        return removed
 
     def write_file(self, path: str, data: bytes) -> None:
         """Store a file named by its content; one that is there and intact is left alone."""
