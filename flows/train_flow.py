@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
+from tasks.disk import disk_errors_explained
 from tasks.evaluation import evaluate
 from tasks.features import encode_features
 from tasks.freezing import count_trainable
@@ -74,13 +75,14 @@ FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
-    workspace = Workspace.open(parameters.workspace)
-    registry = Registry(workspace, parameters.source, parameters.channel)
-    logger = get_run_logger()
-    with registry.one_run_at_a_time(logger.info):
-        if removed := workspace.remove_leftovers():
-            logger.info("Removed %d half-written files of runs that were killed", removed)
-        return train_and_promote(workspace, parameters, registry)
+    with disk_errors_explained(parameters.workspace):
+        workspace = Workspace.open(parameters.workspace)
+        registry = Registry(workspace, parameters.source, parameters.channel)
+        logger = get_run_logger()
+        with registry.one_run_at_a_time(logger.info):
+            if removed := workspace.remove_leftovers():
+                logger.info("Removed %d half-written files of runs that were killed", removed)
+            return train_and_promote(workspace, parameters, registry)
 
 
 def train_and_promote(

@@ -18,17 +18,21 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from prefect.settings import get_current_settings
 from pydantic import BaseModel
+
+from tasks.indexing import channel_place, open_index
+from tasks.registry import Registry
+from tasks.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
 
 STEPS = {
     r"/youtube/v3/|youtube|quota": "listing",
     r"/vi/|thumbnails": "thumbnails",
-    r"models/\w+/\.model\.|models/\w+$|models$": "saving",
+    r"models/\w+/\.model\.": "saving",
     r"models/\w+/(dataset|model)": "cards",
     r"models/": "report",
     r"predictions": "evaluation",
@@ -48,6 +52,19 @@ class Moment(BaseModel):
     step: str = ""
     number: int = 0
     seconds: float = 0.0
+
+
+def options_of(workspace: Path) -> dict[str, Any]:
+    return {
+        "channel": "@tester",
+        "model": "sample",
+        "workspace": workspace,
+        "negatives": {"text_model": "sample"},
+        "thumbnails": {"batch_size": 20},
+        "training": {"epochs": 3, "learning_rate": 0.001},
+        "evaluation": {"bootstrap_samples": 100},
+        "promotion": {"bootstrap_samples": 100},
+    }
 
 
 class Ended(BaseModel):
@@ -116,6 +133,34 @@ class Runs:
         self.process.wait()
 
 
+class Outcome(NamedTuple):
+    """What a channel's runs have come to."""
+
+    metrics: dict[str, Any]
+    model: str
+    decided: list[tuple[int, int | None, str]]
+    indexed: list[str]
+
+    @classmethod
+    def of(cls, root: Path) -> "Outcome":
+        workspace = Workspace.open(root)
+        registry = Registry(workspace, "youtube", "@tester")
+        [version] = registry.versions()
+        metrics = json.loads(
+            (
+                workspace.root / "models" / Path(version.model.path).parent.name / "metrics.json"
+            ).read_text()
+        )
+        del metrics["training_seconds"]
+        place = channel_place(workspace, version.model.fingerprint, version)
+        return cls(
+            metrics,
+            version.model.fingerprint,
+            [(each.version, each.champion, each.why) for each in registry.decisions()],
+            [entry.id for entry in open_index(workspace, place).entries],
+        )
+
+
 class Witness:
     """Sees what a run does to its files and asks of YouTube, and kills it where it is told to."""
 
@@ -146,7 +191,7 @@ class Witness:
                 return "training"  # the Trainer's scratch folder
             case "open" if not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
                 return ""
-            case "open" | "os.rename" | "os.link" | "os.remove" | "os.mkdir" | "os.rmdir":
+            case "open" | "os.rename" | "os.link" | "os.remove":
                 path = str(arguments[0])
                 if path.startswith(self.workspace):
                     return step_of(path.removeprefix(self.workspace))

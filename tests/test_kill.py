@@ -7,15 +7,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from pytest_httpserver import HTTPServer
 
-from tasks.indexing import channel_place, open_index
-from tasks.registry import Registry
-from tasks.workspace import Workspace
-from tests.mortal_runs import Ended, Moment, Runs
+from tests.mortal_runs import Ended, Moment, Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 
 SEED = random.randrange(10**6)
@@ -31,19 +28,6 @@ MOMENTS = {
 }
 
 
-def options_of(workspace: Path) -> dict[str, Any]:
-    return {
-        "channel": "@tester",
-        "model": "sample",
-        "workspace": workspace,
-        "negatives": {"text_model": "sample"},
-        "thumbnails": {"batch_size": 20},
-        "training": {"epochs": 3, "learning_rate": 0.001},
-        "evaluation": {"bootstrap_samples": 100},
-        "promotion": {"bootstrap_samples": 100},
-    }
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
     with Runs(tmp_path_factory.mktemp("runs")) as runs:
@@ -54,30 +38,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
 def channel(youtube: YouTubeServer) -> YouTubeServer:
     youtube.add_channel([make_video(n) for n in range(60)])
     return youtube
-
-
-class Outcome(NamedTuple):
-    """What a channel's runs have come to."""
-
-    metrics: dict[str, Any]
-    model: str
-    decided: list[tuple[int, int | None, str]]
-    indexed: list[str]
-
-    @classmethod
-    def of(cls, root: Path) -> "Outcome":
-        workspace = Workspace.open(root)
-        registry = Registry(workspace, "youtube", "@tester")
-        [version] = registry.versions()
-        metrics = json.loads((Path(version.model.path).parent / "metrics.json").read_text())
-        del metrics["training_seconds"]
-        place = channel_place(workspace, version.model.fingerprint, version)
-        return cls(
-            metrics,
-            version.model.fingerprint,
-            [(each.version, each.champion, each.why) for each in registry.decisions()],
-            [entry.id for entry in open_index(workspace, place).entries],
-        )
 
 
 class Undisturbed(NamedTuple):
