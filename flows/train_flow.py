@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
+from tasks.disk import disk_errors_explained
 from tasks.evaluation import evaluate
 from tasks.features import encode_features
 from tasks.freezing import count_trainable
@@ -37,7 +38,7 @@ from tasks.sources import Video
 from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
 from tasks.training import train_model
-from tasks.videos import fetch_videos
+from tasks.videos import end_listing, fetch_videos
 from tasks.workspace import Table, Workspace
 
 
@@ -73,10 +74,14 @@ FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
-    workspace = Workspace.open(parameters.workspace)
-    registry = Registry(workspace, parameters.source, parameters.channel)
-    with registry.one_run_at_a_time(get_run_logger().info):
-        return train_and_promote(workspace, parameters, registry)
+    with disk_errors_explained(parameters.workspace):
+        workspace = Workspace.open(parameters.workspace)
+        registry = Registry(workspace, parameters.source, parameters.channel)
+        logger = get_run_logger()
+        with registry.one_run_at_a_time(logger.info):
+            if removed := workspace.remove_leftovers():
+                logger.info("Removed %d half-written files of runs that were killed", removed)
+            return train_and_promote(workspace, parameters, registry)
 
 
 def train_and_promote(
@@ -156,6 +161,7 @@ def collect(
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     asked = (parameters.source, parameters.channel, parameters.videos)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
+    end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
     pairs = stages.run(
         mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed

@@ -16,7 +16,7 @@ from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
 from tasks.sources.youtube import call_youtube, find_channel
-from tasks.videos import list_videos
+from tasks.videos import end_listing, list_videos
 from tasks.workspace import Table, Workspace
 
 EVENT = "thumbtune.videos.new"
@@ -185,6 +185,7 @@ def look_for_news(
         update |= {"announced": _mark(new), "announced_at": now}
     workspace.write(file, memory.model_copy(update=update).model_dump_json().encode())
     table = workspace.write_table("videos", unseen) if unseen else None
+    end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
 
 

@@ -11,7 +11,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -327,21 +326,28 @@ def api_url() -> str:
     return url.rstrip("/")
 
 
-@contextmanager
-def resumed_listing(workspace: Workspace, channel: str, listing: str) -> Iterator[datetime]:
-    """Make a list of a channel that goes on where one that did not finish has stopped.
+def open_listing(workspace: Workspace, channel: str, listing: str) -> datetime:
+    """Begin a list of a channel, or go on with one that was not ended.
 
-    Yields:
+    Returns:
         When the list was begun: answers that were stored since then need not be asked for again.
     """
-    file = f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.txt"
+    file = _unfinished(channel, listing)
     now = datetime.now(UTC)
     since = _begun(workspace, file)
     if since is None or not now - RESUMABLE < since <= now:
         since = now
         workspace.write(file, since.isoformat().encode())
-    yield since
-    workspace.remove(file)
+    return since
+
+
+def close_listing(workspace: Workspace, channel: str, listing: str) -> None:
+    """Whoever asked for the list has kept it; the next one is asked for anew."""
+    workspace.remove(_unfinished(channel, listing))
+
+
+def _unfinished(channel: str, listing: str) -> str:
+    return f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.txt"
 
 
 def _begun(workspace: Workspace, file: str) -> datetime | None:
