@@ -152,7 +152,7 @@ class Outcome(NamedTuple):
             ).read_text()
         )
         del metrics["training_seconds"]
-        place = channel_place(workspace, version.model.fingerprint, version)
+        place = channel_place(version.model.fingerprint, version)
         return cls(
             metrics,
             version.model.fingerprint,
