@@ -47,6 +47,7 @@ from tasks.workspace import Table, Workspace, checksum
 BATCH = 32  # inputs that pass through a tower together
 AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
+CHECKSUM = 32  # bytes, in hex
 TRIAL = 64  # videos on which bfloat16 is held against float32
 
 
@@ -159,7 +160,9 @@ class FeatureStore:
         metadata = {"keys": names, "checksum": _checksum(names, tensors)}
         file = f"{self.path}/{checksum(names)}"
         self.workspace.write(f"{file}.safetensors", to_bytes(tensors, metadata=metadata))
-        self.workspace.write(_sidecar(f"{file}.safetensors"), _hashes(features).tobytes())
+        hashes = _hashes(features).tobytes()
+        sidecar = hashes + checksum(hashes).encode()
+        self.workspace.write(_sidecar(f"{file}.safetensors"), sidecar)
 
     def _read(self, files: Sequence[str], keys: set[str]) -> dict[str, Tensor]:
         found = dict[str, Tensor]()
@@ -204,9 +207,9 @@ class FeatureStore:
     def _hashes_of(self, file: str, has_sidecar: bool) -> NDArray[np.uint64]:
         """Of the keys of a file; it may be of a run that was killed, or older than sidecars."""
         path = f"{self.path}/{file}"
+        if has_sidecar and (known := self._read_sidecar(_sidecar(path))) is not None:
+            return known
         try:
-            if has_sidecar:
-                return np.frombuffer(self.workspace.place(_sidecar(path)).read_bytes(), np.uint64)
             with safe_open(self.workspace.place(path), framework="pt") as stored:
                 return _hashes(json.loads(stored.metadata()["keys"]))
         except DAMAGE:
@@ -214,6 +217,15 @@ class FeatureStore:
         except FileNotFoundError:  # another run found it damaged
             pass
         return np.empty(0, np.uint64)
+
+    def _read_sidecar(self, path: str) -> NDArray[np.uint64] | None:
+        """The hashes of a sidecar; None if it is damaged."""
+        try:
+            data = self.workspace.place(path).read_bytes()
+        except FileNotFoundError:
+            return None
+        hashes, mark = data[:-CHECKSUM], data[-CHECKSUM:]
+        return np.frombuffer(hashes, np.uint64) if checksum(hashes).encode() == mark else None
 
 
 def _sidecar(file: str) -> str:

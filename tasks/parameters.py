@@ -260,8 +260,8 @@ class TrainParameters(_Stage):
     workspace: Annotated[str, BeforeValidator(str)] = Field(
         "~/.thumbtune",
         min_length=1,
-        description="Folder for everything that a run keeps: a local path, or a URL that fsspec "
-        "knows, such as s3://bucket/folder.",
+        description="Folder for everything that a run keeps: a local path, or a URL such as "
+        "s3://bucket/folder.",
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of every random choice.")
     refresh: bool = Field(

@@ -24,6 +24,10 @@ from fsspec.core import url_to_fs
 
 AT_ONCE = 32  # requests to a remote place
 
+PROTOCOLS = ("abfs", "az", "gcs", "gs", "memory", "s3", "s3a")
+"""Of buckets. Others name a host of their own, which may be one that only this machine reaches;
+THUMBTUNE_PROTOCOLS adds them."""
+
 URL = re.compile(r"^[a-z0-9][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -356,9 +360,16 @@ class RemoteStorage:
         """fsspec's object, which it keeps for this process, and the URL as its path.
 
         Raises:
-            WorkspaceError: fsspec does not know the protocol, or lacks a package for it.
+            WorkspaceError: the protocol is not allowed, or fsspec lacks a package for it.
         """
-        protocol = self.url.partition("://")[0]
+        protocol = self.url.partition("://")[0].lower()
+        more = os.environ.get("THUMBTUNE_PROTOCOLS", "").replace(",", " ").split()
+        if protocol not in {*PROTOCOLS, *more}:
+            raise WorkspaceError(
+                f"workspace: {self.url} has none of the protocols {', '.join(PROTOCOLS)}. Give a "
+                "local path, or a URL such as s3://bucket/folder. THUMBTUNE_PROTOCOLS in the "
+                "environment allows more of those that fsspec knows."
+            )
         try:
             found: tuple[Any, str] = url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
@@ -368,8 +379,8 @@ class RemoteStorage:
             ) from None
         except ValueError:
             raise WorkspaceError(
-                f"workspace: {self.url} has the unknown protocol {protocol!r}. Give a local path, "
-                "or a URL such as s3://bucket/folder."
+                f"workspace: fsspec does not know the protocol of {self.url}. Correct "
+                "THUMBTUNE_PROTOCOLS."
             ) from None
         return found
 

@@ -1,8 +1,9 @@
 """Training on stored features of the frozen towers is the article's training, only faster."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from sample import MODEL
 from sample.make_channel import title
 from sample.scenes import draw, random_scene
 from tasks.evaluation import RecallEvaluator
-from tasks.features import FeatureStore, choose_precision, head_of, image_key
+from tasks.features import FeatureStore, KeyIndex, choose_precision, head_of, image_key
 from tasks.freezing import freeze
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example
@@ -235,6 +236,46 @@ def test_a_damaged_feature_file_is_encoded_again(
     file.write_bytes(broken)
     assert sorted(encode(workspace, examples)) == [0, 40]
     assert encode(workspace, examples) == (0, 0)
+
+
+def channel_features(name: str) -> dict[str, torch.Tensor]:
+    return {f"{name} {n}": torch.full((1, 4), float(n)) for n in range(8)}
+
+
+def test_a_read_opens_only_the_files_that_have_what_it_asks_for(workspace: Workspace) -> None:
+    store = FeatureStore(workspace, "features/trunk")
+    for name in "abcdef":
+        store.write(channel_features(name))
+    assert store.read(["nothing"]) == {}
+    own = set(KeyIndex.load(store.index_file).files_with(channel_features("c")))
+    assert len(own) == 1
+    for file in files(workspace):  # one that is opened and found damaged is removed
+        if file.name not in own:
+            file.write_bytes(b"damaged")
+    for _ in range(2):
+        assert (
+            store.read([*channel_features("c"), "nothing"]).keys() == channel_features("c").keys()
+        )
+    assert len(files(workspace)) == 6
+    assert store.read(list(channel_features("d"))) == {}
+    assert len(files(workspace)) == 5
+
+
+@pytest.mark.parametrize("lost", ["*.keys", ".index.npz"])
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b"damaged")])
+def test_features_are_found_without_what_tells_where_they_are(
+    workspace: Workspace, lost: str, spoil: Callable[[Path], Any]
+) -> None:
+    """As in a store that is older than it, or of a run that was killed."""
+    store = FeatureStore(workspace, "features/trunk")
+    store.write(channel_features("a"))
+    store.write(channel_features("b"))
+    if lost == ".index.npz":
+        store.read(["a 1"])
+    for file in (workspace.root / "features").rglob(lost):
+        spoil(file)
+    for name in "ab":
+        assert store.read(list(channel_features(name))).keys() == channel_features(name).keys()
 
 
 def test_a_file_cut_short_or_half_written_is_no_feature(workspace: Workspace) -> None:

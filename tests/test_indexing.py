@@ -36,6 +36,7 @@ from tasks.indexing import (
     with_graph,
 )
 from tasks.matching import Matcher, TitleError, examples_of
+from tasks.models import load_model
 from tasks.registry import Version
 from tasks.thumbnails import load_image
 from tasks.workspace import Table, Workspace
@@ -125,7 +126,7 @@ def test_a_channels_index_ranks_as_the_plain_model_and_runs_no_tower_again(
     assert (done.pictures, done.added, done.removed, done.recall_at_10) == (40, 40, 0, None)
     assert {file for file in files(workspace) if "features" in file.parts} == towers
 
-    model = SentenceTransformer(version.model.path)
+    model = load_model(version.model, workspace)
     images = model.encode(
         [load_image(workspace, example) for example in examples], normalize_embeddings=True
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel, ValidationError
+from pytest_httpserver import HTTPServer
 from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
@@ -269,13 +270,24 @@ def test_a_bucket_that_is_not_there_or_does_not_let_us_in_is_told_with_the_mend(
     assert "there is no place s3://no-such-bucket/x. Make the bucket" in refused(
         "s3://no-such-bucket/x"
     )
-    assert "unknown protocol 'nope'" in refused("nope://bucket/x")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     S3FileSystem.clear_instance_cache()
     said = refused(f"s3://{bucket}/x")
     assert "does not let us in (NoCredentialsError). Set credentials" in said
     assert "AWS_ACCESS_KEY_ID" in said
+
+
+def test_a_url_that_names_a_host_is_asked_only_if_the_environment_allows_it(
+    monkeypatch: pytest.MonkeyPatch, httpserver: HTTPServer
+) -> None:
+    url = httpserver.url_for("/inside")
+    assert "has none of the protocols abfs, az, gcs, gs, memory, s3, s3a" in refused(url)
+    assert httpserver.log == []
+    monkeypatch.setenv("THUMBTUNE_PROTOCOLS", "http, nope")
+    refused(url)
+    assert httpserver.log != []
+    assert "fsspec does not know the protocol of nope://x" in refused("nope://x")
 
 
 def test_without_the_extra_the_error_says_how_to_install_it() -> None:
