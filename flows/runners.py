@@ -4,8 +4,10 @@ That is a setting of the machine and not a parameter of the run, so the environm
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
@@ -62,6 +64,21 @@ def _ray() -> TaskRunner[Any]:
     from prefect_ray import RayTaskRunner
 
     return RayTaskRunner(address=os.environ.get("THUMBTUNE_RAY_ADDRESS"))
+
+
+def with_a_gpu_each() -> AbstractContextManager[Any]:
+    """Steps that are mapped within have a GPU each, if the run is on a Ray cluster that has some.
+
+    Steps that do not ask for one would all take the first. Dask's workers have those that they
+    were started with.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.task_runner.name != "ray":
+        return nullcontext()
+    import ray
+    from prefect_ray.context import remote_options
+
+    return remote_options(num_gpus=1) if ray.cluster_resources().get("GPU") else nullcontext()
 
 
 class TaskRunnerBySetting(ThreadPoolTaskRunner[Any]):

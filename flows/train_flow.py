@@ -12,7 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from pydantic import BaseModel
 
-from flows.runners import BY_SETTING, task_runner_of_this_machine
+from flows.runners import BY_SETTING, task_runner_of_this_machine, with_a_gpu_each
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
@@ -195,7 +195,9 @@ def encode(
     wanted, size = parameters.features.precision, parameters.features.partition_size
     chosen = stages.run(choose_precision_for, *data, wanted)
     calls = [(*data, chosen.precision, *rows) for rows in partitions_of(examples, size)]
-    made = [part for part in stages.map(encode_features, calls) if stages.was_made(part)]
+    with with_a_gpu_each():
+        parts = stages.map(encode_features, calls)
+    made = [part for part in parts if stages.was_made(part)]
     return chosen.precision, add_up(made).work if made else NOTHING
 
 

@@ -119,11 +119,9 @@ def no_duplicates_sampler(dataset: Dataset, batch_size: int, **options: Any) -> 
             rows together, since the loss compares them all.
     """
     processes = get_world_size()
-    if processes > 1:
-        options["drop_last"] = False  # the Trainer's way to get equal shares
-    whole = NoDuplicatesBatchSampler(
-        dataset.with_format(None), batch_size=batch_size * processes, **options
-    )
+    options["drop_last"] = False
+    rows = dataset.with_format(None)
+    whole = NoDuplicatesBatchSampler(rows, batch_size=batch_size * processes, **options)
     return whole if processes == 1 else EqualShares(whole, processes)
 
 
@@ -278,7 +276,8 @@ def fine_tune(
     """
     untouched = trainable_parameters(model)
     best = BestEpoch()
-    share = parameters.batch_size // get_world_size()
+    processes = get_world_size()
+    share = parameters.batch_size // processes
 
     def dataset(rows: Sequence[Example]) -> Dataset:
         return feature_dataset(rows) if reads_features(model) else training_dataset(workspace, rows)
@@ -302,7 +301,8 @@ def fine_tune(
                 disable_tqdm=True,  # `Progress` is ours
                 report_to=list(parameters.report_to),
                 dataloader_pin_memory=torch.cuda.is_available(),
-                ddp_find_unused_parameters=False,  # looks at pictures or titles only
+                dataloader_drop_last=processes > 1,  # or it warns; `EqualShares` sees to it
+                ddp_find_unused_parameters=False,  # it looks at the last column alone
             ),
             train_dataset=dataset(train),
             eval_dataset=dataset(valid),
