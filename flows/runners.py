@@ -14,6 +14,9 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
 
+PRELOADED = "flows.train_flow"
+"""What Dask's workers import first: imports in the middle would make them miss heartbeats."""
+
 
 class TaskRunnerSettingError(Exception):
     """THUMBTUNE_TASK_RUNNER names no task runner, or one that cannot work here."""
@@ -56,7 +59,8 @@ def _dask() -> TaskRunner[Any]:
 
     if address := os.environ.get("THUMBTUNE_DASK_ADDRESS"):
         return DaskTaskRunner(address=address)
-    return DaskTaskRunner(cluster_kwargs={"dashboard_address": "127.0.0.1:0"})
+    options = {"dashboard_address": "127.0.0.1:0", "preload": [PRELOADED]}
+    return DaskTaskRunner(cluster_kwargs=options)
 
 
 def _ray() -> TaskRunner[Any]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,14 +71,24 @@ def _environment(processes: int, folder: Path) -> dict[str, str]:
 
 
 def join_processes() -> None:
-    """Make this process one of those that `run_in_processes` has started, on a GPU of its own."""
+    """Make this process one of those that `run_in_processes` has started, on a GPU of its own.
+
+    It ends with the process that called that, even if that one is killed.
+    """
+    threading.Thread(target=_end_at_end_of_input, daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group()
 
 
+def _end_at_end_of_input() -> None:
+    sys.stdin.buffer.read()
+    os._exit(1)
+
+
 def _run(command: list[str], environment: dict[str, str], tell: Callable[[str], None]) -> int:
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    pipe = subprocess.PIPE  # of the input nothing comes but its end
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
         try:
             for line in process.stdout or ():
                 tell(line.rstrip())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from sentence_transformers import SentenceTransformer
@@ -106,6 +106,7 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         TrainingParameters(processes=3)
 
 
+@settings(deadline=None)
 @given(
     titles=st.lists(st.integers(0, 20).map(str), min_size=1, max_size=40),
     processes=st.integers(2, 4),
