@@ -46,7 +46,7 @@ AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
 TRIAL = 64  # videos on which bfloat16 is held against float32
 ONE_TOWER = threading.Lock()
-"""One tower has all cores of a process already, and ViT-L/14 in four threads would take 7 GB."""
+"""A tower has all cores of its process already, and ViT-L/14 in four threads would take 7 GB."""
 
 
 def image_key(example: Example) -> str:
@@ -339,7 +339,7 @@ def partitions_of(examples: Table, size: int) -> list[tuple[int, int]]:
 def encode_partition(
     workspace: Workspace,
     model: ModelReference,
-    examples: Sequence[Example],
+    examples: Table,
     fragments: Sequence[str],
     precision: Precision,
     start: int,
@@ -352,10 +352,11 @@ def encode_partition(
     with ONE_TOWER:
         loaded = load_model(model)
         freeze(loaded, fragments)
-        before = _inputs(workspace, examples[:start])
+        rows = workspace.read_table(examples, Example)
+        before = _inputs(workspace, rows[:start])
         inputs = {
             kind: {key: value for key, value in values.items() if key not in before[kind]}
-            for kind, values in _inputs(workspace, examples[start:stop]).items()
+            for kind, values in _inputs(workspace, rows[start:stop]).items()
         }
         _, encoded = head_on(workspace, loaded, inputs, precision)
         return encoded
@@ -390,8 +391,7 @@ def encode_features(
     Args:
         start, stop: the partition's first row, and the row after its last.
     """
-    rows = workspace.read_table(examples, Example)
-    encoded = encode_partition(workspace, model, rows, fragments, precision, start, stop)
+    encoded = encode_partition(workspace, model, examples, fragments, precision, start, stop)
     for kind in encoded.encoded:
         get_run_logger().info(
             "Features of %ss, videos %d to %d: %d encoded, %d from the store",

@@ -214,10 +214,11 @@ def test_partitions_encode_each_picture_and_title_once(
 ) -> None:
     rows = [*examples, *examples[:5]]  # a picture and a title that come again
     clip = resolve_model("sample")
-    partitions = partitions_of(workspace.write_table("examples", rows), size)
+    table = workspace.write_table("examples", rows)
+    partitions = partitions_of(table, size)
     assert [row for start, stop in partitions for row in range(start, stop)] == list(range(45))
     parts = [
-        encode_partition(workspace, clip, rows, ["projection"], "float32", start, stop)
+        encode_partition(workspace, clip, table, ["projection"], "float32", start, stop)
         for start, stop in partitions
     ]
     assert len(parts) == (1 if size == 1000 else 4)
