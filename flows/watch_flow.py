@@ -10,6 +10,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
+from flows.runners import task_runner_of_this_machine
 from flows.train_flow import thumbnail_calls, train
 from tasks.disk import disk_errors_explained
 from tasks.indexing import entries_of, index_thumbnails
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if every channel was watched."""
     options = parse_command_line(WatchParameters, arguments)
     try:
+        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
         with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
             watch(**dict(options))
     except Exception as error:  # Prefect has logged the traceback
