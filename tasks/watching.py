@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
-from tasks.sources.youtube import call_youtube, find_channel
+from tasks.sources.youtube import call_youtube, find_channel, leave_list
 from tasks.videos import list_videos
 from tasks.workspace import Table, Workspace, write_atomically
 
@@ -173,7 +173,7 @@ def look_for_news(
             logger.warning(
                 "The feed of %s cannot be read (%s); asking the API", registry.name, error
             )
-    source, channel = parameters.source, parameters.channel
+    source, channel, begun = parameters.source, parameters.channel, datetime.now(UTC)
     videos = list_videos(workspace, source, channel, parameters.videos).videos
     unseen = [video for video in videos if video.id not in seen]
     new = [video.id for video in unseen]
@@ -183,6 +183,8 @@ def look_for_news(
     update: dict[str, Any] = {"dismissed": dismissed, "waiting": new}
     if train:
         update |= {"announced": _mark(new), "announced_at": now}
+        if source == "youtube":  # the training need not ask for the same again
+            leave_list(workspace, channel or "", parameters.videos.listing, begun)
     write_atomically(file, memory.model_copy(update=update).model_dump_json().encode())
     table = workspace.write_table("videos", unseen) if unseen else None
     return News(new=len(new), train=train, why=why, videos=table)

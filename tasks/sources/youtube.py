@@ -45,7 +45,7 @@ Call = Callable[[str, Params], dict[str, Any]]
 """(endpoint, parameters) → the parsed answer of one API call."""
 
 Origin = Literal["fetched", "unchanged", "kept"]
-"""How an answer came: new, as it was the last time, or stored by a run that did not finish."""
+"""How an answer came: new, as it was the last time, or kept from a list begun just before."""
 
 ORIGIN = "thumbtune:origin"
 """Where an answer that was not fetched anew tells its origin."""
@@ -335,14 +335,28 @@ def resumed_listing(workspace: Workspace, channel: str, listing: str) -> Iterato
     Yields:
         When the list was begun: answers that were stored since then need not be asked for again.
     """
-    file = workspace.root / "youtube-unfinished" / f"{fingerprint(channel, listing)[:32]}.txt"
+    file = _unfinished(workspace, channel, listing)
     now = datetime.now(UTC)
     since = _begun(file)
     if since is None or not now - RESUMABLE < since <= now:
         since = now
-        write_atomically(file, since.isoformat().encode())
+        leave_list(workspace, channel, listing, since)
     yield since
     file.unlink(missing_ok=True)
+
+
+def leave_list(workspace: Workspace, channel: str, listing: str, begun: datetime) -> None:
+    """Let the next list of a channel take the answers of one that was made just now.
+
+    Args:
+        begun: when that one was begun.
+    """
+    write_atomically(_unfinished(workspace, channel, listing), begun.isoformat().encode())
+
+
+def _unfinished(workspace: Workspace, channel: str, listing: str) -> Path:
+    name = fingerprint(channel, listing)[:32]
+    return workspace.root / "youtube-unfinished" / f"{name}.txt"
 
 
 def _begun(file: Path) -> datetime | None:
