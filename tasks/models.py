@@ -1,6 +1,7 @@
 """Step: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -180,7 +181,17 @@ def _not_found(name: str, parameter: str) -> ModelNotFoundError:
 
 def load_model(reference: ModelReference) -> SentenceTransformer:
     """Load a resolved model on the GPU if there is one; code from the hub is never run."""
-    return SentenceTransformer(reference.path, trust_remote_code=False)
+    return without_cycle(SentenceTransformer(reference.path, trust_remote_code=False))
+
+
+def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
+    """The same model, whose memory is free as soon as nobody uses it.
+
+    Its card refers back to it. Only a full garbage collection sees that such a pair is no longer
+    used, and many gigabytes of models may be loaded until Python finds one due.
+    """
+    model.model_card_data.model = weakref.proxy(model)
+    return model
 
 
 def load_clip(reference: ModelReference) -> SentenceTransformer:
