@@ -14,6 +14,7 @@ from flows.runners import BY_SETTING, task_runner_of_this_machine
 from flows.train_flow import collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
+from tasks.disk import disk_errors_explained
 from tasks.models import resolve
 from tasks.parameters import SweepParameters, parse_command_line, takes
 from tasks.report import write_sweep
@@ -36,7 +37,12 @@ class SweepRun(BaseModel):
 @takes(SweepParameters)
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
-    workspace = Workspace.open(parameters.workspace)
+    with disk_errors_explained(parameters.workspace):
+        return search_and_compare(Workspace.open(parameters.workspace), parameters)
+
+
+def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
+    """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
@@ -53,7 +59,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
     get_run_logger().info(stages.summary())
     return SweepRun(
-        best_parameters=str(workspace.place(report.folder) / "best_parameters.json"),
+        best_parameters=str(workspace.place(f"{report.folder}/best_parameters.json")),
         best_valid_mrr=found.best_valid_mrr,
         test=comparison.results,
         stages=stages.summary(),

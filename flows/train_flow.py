@@ -6,7 +6,6 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
@@ -16,11 +15,12 @@ from flows.runners import BY_SETTING, task_runner_of_this_machine, with_a_gpu_ea
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
+from tasks.disk import disk_errors_explained
 from tasks.evaluation import evaluate
 from tasks.features import add_up, choose_precision_for, encode_features, partitions_of
 from tasks.freezing import count_trainable
 from tasks.indexing import index_thumbnails
-from tasks.models import ModelReference, resolve
+from tasks.models import ModelReference, folder_of, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
 from tasks.parameters import (
@@ -38,7 +38,7 @@ from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
 from tasks.towers import Precision
 from tasks.training import train_model
-from tasks.videos import fetch_videos
+from tasks.videos import end_listing, fetch_videos
 from tasks.workspace import Table, Workspace
 
 
@@ -71,10 +71,14 @@ NOTHING = "nothing: known from an earlier run"
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
-    workspace = Workspace.open(parameters.workspace)
-    registry = Registry(workspace, parameters.source, parameters.channel)
-    with registry.one_run_at_a_time(get_run_logger().info):
-        return train_and_promote(workspace, parameters, registry)
+    with disk_errors_explained(parameters.workspace):
+        workspace = Workspace.open(parameters.workspace)
+        registry = Registry(workspace, parameters.source, parameters.channel)
+        logger = get_run_logger()
+        with registry.one_run_at_a_time(logger.info):
+            if removed := workspace.remove_leftovers():
+                logger.info("Removed %d half-written files of runs that were killed", removed)
+            return train_and_promote(workspace, parameters, registry)
 
 
 def train_and_promote(
@@ -100,7 +104,7 @@ def train_and_promote(
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     present, champion = None, registry.champion()
-    if champion and Path(champion.model.path).exists():
+    if champion and champion.model.is_there(workspace):
         present = stages.run(evaluate, workspace, champion.model, examples, fragments, *how)
     verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
     post_verdict(verdict)
@@ -112,8 +116,8 @@ def train_and_promote(
 
     get_run_logger().info(stages.summary())
     return TrainRun(
-        model=trained.model.path,
-        report=str(workspace.place(report.folder) / "report.html"),
+        model=str(folder_of(trained.model, workspace)),
+        report=str(workspace.place(f"{report.folder}/report.html")),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
         verdict=verdict,
@@ -151,6 +155,7 @@ def collect(
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     asked = (parameters.source, parameters.channel, parameters.videos)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
+    end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
     pairs = stages.run(
         mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -32,12 +32,12 @@ from tasks.caching import content_key
 from tasks.evaluation import RecallEvaluator, article_key
 from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import TrainableParameters, freeze
-from tasks.models import ModelReference, load_model, resolve_model
+from tasks.models import ModelReference, hash_of, load_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.processes import join_processes, run_in_processes
 from tasks.thumbnails import Example, load_image
 from tasks.towers import Precision, bytes_of
-from tasks.workspace import Table, Workspace, checksum, fingerprint, replace_folder
+from tasks.workspace import Table, Workspace, checksum, fingerprint
 
 Logger = logging.Logger | logging.LoggerAdapter
 VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
@@ -72,7 +72,11 @@ class TrainedModel(BaseModel):
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether the model's folder is still there."""
-        return Path(self.model.path).exists()
+        return self.model.is_there(workspace)
+
+    def folder(self, workspace: Workspace) -> str:
+        """Of the model and its report, relative to the workspace."""
+        return str(PurePosixPath(self.model.kept_at(workspace) or "").parent)
 
 
 def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Dataset:
@@ -379,7 +383,7 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
 
     Of several processes only that of rank 0 keeps it and returns something.
     """
-    loaded = load_model(job.model)
+    loaded = load_model(job.model, job.workspace)
     trainable = freeze(loaded, job.parameters.trainable)
     rows = job.workspace.read_table(job.examples, Example)
     splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
@@ -404,10 +408,9 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
     settings = job.parameters.model_dump_json()
     marks = (job.model.fingerprint, job.examples.fingerprint)
     key = fingerprint(*marks, settings, str(job.seed), job.precision)[:16]
-    folder = save(loaded, job.workspace.root / "models" / key)
-    saved = resolve_model(str(folder))
+    saved = save(loaded, job.workspace, f"models/{key}", f"{job.model.name} (fine-tuned)")
     return TrainedModel(
-        model=saved.model_copy(update={"name": f"{job.model.name} (fine-tuned)"}),
+        model=saved,
         fingerprint=saved.fingerprint,
         trainable=trainable,
         trained_on=encoded.told,
@@ -475,20 +478,24 @@ def train_model(
     return TrainedModel.model_validate_json(told)
 
 
-def save(model: SentenceTransformer, folder: Path) -> Path:
-    """Write a model to `folder/model`, so that `SentenceTransformer` loads it.
+def save(
+    model: SentenceTransformer, workspace: Workspace, folder: str, name: str
+) -> ModelReference:
+    """Keep a model at `folder/model` in the workspace, so that `SentenceTransformer` loads it.
 
     It appears there whole or not at all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".model."))
+    parent = workspace.root / folder
+    parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=parent, prefix=".model."))
     try:
         model.save_pretrained(str(scratch), create_model_card=False)
         scratch.chmod(0o755)  # mkdtemp makes it private
-        replace_folder(scratch, folder / "model")
+        fingerprint = hash_of(scratch)
+        workspace.put(f"{folder}/model", scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return folder / "model"
+    return ModelReference(name=name, path=f"{folder}/model", fingerprint=fingerprint)
 
 
 @record  # tells torchrun why a process failed

@@ -263,7 +263,7 @@ def test_a_promotion_shows_without_a_restart(site: Site, page: Page) -> None:
 
 
 def test_without_a_champion_the_page_says_how_to_get_one(site: Site, page: Page) -> None:
-    decisions = site.registry.folder / "decisions"
+    decisions = site.workspace.root / site.registry.path / "decisions"
     aside = decisions.rename(decisions.with_name("aside"))
     try:
         page.reload()
