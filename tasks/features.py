@@ -80,7 +80,7 @@ class FeatureStore:
                 break
             try:
                 content = _read_file(file, wanted - found.keys())
-            except (SafetensorError, ValueError, KeyError, TypeError):
+            except (SafetensorError, ValueError, KeyError, TypeError, RecursionError):
                 file.unlink(missing_ok=True)
             except FileNotFoundError:  # another run found it damaged
                 pass

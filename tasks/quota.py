@@ -10,7 +10,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 from filelock import FileLock
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tasks.workspace import Workspace, fingerprint, write_atomically
 
@@ -26,7 +26,7 @@ class Spent(BaseModel):
 
     day: str = ""
     """ISO 8601, in Pacific time."""
-    units: int = 0
+    units: int = Field(0, ge=0)
 
     @classmethod
     def read(cls, file: Path) -> "Spent":

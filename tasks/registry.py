@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
@@ -57,6 +57,10 @@ class Decision(BaseModel):
     champion: int | None
     why: str
     at: datetime
+
+
+class DamagedRecordError(ValueError):
+    """A record cannot be read; the message names the file and the mend."""
 
 
 class UnknownVersionError(ValueError):
@@ -253,13 +257,30 @@ def find_registry(workspace: Workspace, source: str | None, channel: str | None)
 
 
 def _read_all(folder: Path, record: type[Record]) -> list[Record]:
-    return [record.model_validate_json(file.read_bytes()) for file in sorted(folder.glob("*.json"))]
+    return [_read(file, record) for file in _records(folder)]
+
+
+def _records(folder: Path) -> list[Path]:
+    """The numbered files, in their order; a copy that somebody left beside them is none."""
+    return sorted(file for file in folder.glob("*.json") if re.fullmatch("[0-9]+", file.stem))
+
+
+def _read(file: Path, record: type[Record]) -> Record:
+    try:
+        return record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise DamagedRecordError(
+            f"The record {file} is damaged ({f'{field}: ' if field else ''}{problem['msg']}). "
+            "Restore it from a backup; if there is none, delete it, and its history is lost."
+        ) from None
 
 
 def _append(folder: Path, make: Callable[[int], Record]) -> Record:
     """Write a record under the next free number; of two writers at once each gets its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    last = max((int(file.stem) for file in folder.glob("*.json")), default=0)
+    last = max((int(file.stem) for file in _records(folder)), default=0)
     for number in count(last + 1):
         record = make(number)
         temporary = folder / f".{uuid.uuid4().hex}"

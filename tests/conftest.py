@@ -10,6 +10,7 @@ os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
 
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
@@ -25,6 +26,9 @@ from tasks.workspace import Workspace
 from tests.prefect_server import Server
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
+
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
