@@ -11,6 +11,7 @@ os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
 import itertools
 from collections.abc import Callable, Iterator
 
+import hypothesis
 import pytest
 from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
@@ -28,6 +29,9 @@ from tests.prefect_server import Server
 from tests.s3_server import S3Server
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
+
+hypothesis.settings.register_profile("patient", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
