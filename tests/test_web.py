@@ -18,14 +18,17 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from flows.train_flow import train
+from tasks.indexing import Entry, NoIndexError, channel_place, index_channel
 from tasks.matching import Fit, Matcher
-from tasks.registry import Registry
+from tasks.registry import Registry, Version
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.browser import chromium
+from tests.small_channel import make_examples
 from tests.test_report import NASTY, Tags
 from thumbtune.web import (
     AddressError,
+    Champion,
     QuestionError,
     html,
     in_words,
@@ -406,6 +409,27 @@ def test_uploads_are_removed_when_the_server_stops(
     assert list(tmp_path.rglob("*.jpg"))
     other.stop()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_index_is_opened_once_and_again_when_it_has_changed(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    first = champion.index()
+    assert champion.index() is first
+
+    new = make_examples(workspace, len(first) + 1)[-1]
+    index_channel(workspace, version, champion.matcher(), [Entry(**dict(new))])
+    second = champion.index()
+    assert {entry.id for entry in second.entries} - {entry.id for entry in first.entries} == {
+        new.id
+    }
+    assert champion.index() is second
+
+    place = channel_place(workspace, version.model.fingerprint, version)
+    (place / "index.json").unlink()
+    with pytest.raises(NoIndexError):
+        champion.index()
 
 
 @given(st.text())
