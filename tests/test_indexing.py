@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sentence_transformers import SentenceTransformer
@@ -68,7 +68,6 @@ def library(tmp_path: Path) -> Path:
     seed=st.integers(0, 2**32 - 1),
     copies=st.booleans(),
 )
-@settings(deadline=None)
 def test_the_exact_search_is_numpys(
     rows: int, queries: int, top: int, seed: int, copies: bool
 ) -> None:

@@ -202,9 +202,7 @@ NASTY = st.sampled_from(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(title=NASTY | st.text(), chosen=NASTY | st.text())
 def test_any_title_is_shown_as_text_and_breaks_neither_page_nor_picture(
     workspace: Workspace, title: str, chosen: str
