@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test test-postgresql lint lock clean
+.PHONY: train test test-postgresql matrix audit lint lock clean
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	$(BIN)/python flows/train_flow.py --source sample --model sample \
@@ -19,7 +19,13 @@ test-postgresql: $(INSTALLED) ## new videos start a training, with Prefect's tab
 	pg_virtualenv -t sh -ec ' \
 	  export THUMBTUNE_TEST_DATABASE_URL="postgresql+asyncpg://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/$$PGDATABASE"; \
 	  $(BIN)/python -m pytest tests/test_retraining.py -k by_themselves; \
-	  psql --command "SELECT name, state_name FROM flow_run WHERE parent_task_run_id IS NULL"'
+	  psql --command "SELECT name, state_name FROM flow_run"'
+
+matrix: $(INSTALLED) ## the tests that reach the libraries, with other Pythons, oldest and newest versions
+	$(BIN)/nox
+
+audit: $(INSTALLED) ## known vulnerabilities of the pinned versions; fails too if PyPI cannot tell
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff format --check .
@@ -42,4 +48,4 @@ lock: ## pin what pyproject.toml allows today
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) workspace
+	rm -rf $(VENV) .nox workspace

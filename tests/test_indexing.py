@@ -82,6 +82,7 @@ def test_the_exact_search_is_numpys(
     assert all(len(set(row)) == min(top, rows) for row in found.tolist())
 
 
+@pytest.mark.compatibility
 def test_the_graph_finds_what_the_exact_search_finds_and_ranks_it_by_float32() -> None:
     matrix, queries = unit_vectors(3000, 32), unit_vectors(50, 32, seed=1)
     vectors = with_graph(np.arange(3000), matrix, None)
@@ -94,6 +95,7 @@ def test_the_graph_finds_what_the_exact_search_finds_and_ranks_it_by_float32() -
     assert hits > 0.98
 
 
+@pytest.mark.compatibility
 def test_a_graph_takes_new_vectors_and_forgets_those_that_are_gone() -> None:
     matrix = unit_vectors(2000, 32)
     numbers = np.sort(np.random.default_rng(0).choice(2**62, 2000, replace=False))

@@ -172,6 +172,7 @@ def test_the_page_shows_before_after_interval_chance_and_the_funnel(workspace: W
     assert all(f"{split} · 12 videos" in text for split in ("train", "valid", "test"))
 
 
+@pytest.mark.compatibility
 def test_the_page_needs_no_other_file(workspace: Workspace) -> None:
     html = page(workspace, [miss(workspace, "a", "b")])
     sources = Tags(html).sources

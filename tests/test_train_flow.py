@@ -86,6 +86,7 @@ def work_of_the_last_run() -> dict[str, str]:
     return {row["stage"]: row["in this run"] for row in rows}
 
 
+@pytest.mark.compatibility
 @pytest.mark.usefixtures("channel")
 def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
     youtube: YouTubeServer, options: dict[str, Any]
@@ -295,6 +296,7 @@ def run_script(
     )
 
 
+@pytest.mark.compatibility
 def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,

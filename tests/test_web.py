@@ -174,6 +174,7 @@ def assert_shows(rows: Locator, fine_tuned: list[Fit], untouched: list[Fit]) -> 
         )
 
 
+@pytest.mark.compatibility
 def test_titles_are_ranked_for_an_uploaded_thumbnail_by_both_models(site: Site, page: Page) -> None:
     row = site.test_rows()[0]
     titles = [*OTHERS, row.title]
@@ -207,6 +208,7 @@ def search(page: Page, count: int) -> Locator:
     return cards
 
 
+@pytest.mark.compatibility
 def test_words_find_the_thumbnails_nearest_to_them(site: Site, page: Page) -> None:
     row = site.test_rows()[0]
     page.get_by_role("tab", name="Search thumbnails").click()
