@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from flows.train_flow import FOUR_AT_A_TIME, collect, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
+from tasks.disk import disk_errors_explained
 from tasks.features import encode_features
 from tasks.models import resolve
 from tasks.parameters import SweepParameters, parse_command_line, takes
@@ -36,7 +37,12 @@ class SweepRun(BaseModel):
 @takes(SweepParameters)
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
-    workspace = Workspace.open(parameters.workspace)
+    with disk_errors_explained(parameters.workspace):
+        return search_and_compare(Workspace.open(parameters.workspace), parameters)
+
+
+def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
+    """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
@@ -56,7 +62,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
     get_run_logger().info(stages.summary())
     return SweepRun(
-        best_parameters=str(workspace.place(report.folder) / "best_parameters.json"),
+        best_parameters=str(workspace.place(f"{report.folder}/best_parameters.json")),
         best_valid_mrr=found.best_valid_mrr,
         test=comparison.results,
         stages=stages.summary(),

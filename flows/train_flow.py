@@ -6,7 +6,6 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -17,11 +16,12 @@ from pydantic import BaseModel
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
+from tasks.disk import disk_errors_explained
 from tasks.evaluation import evaluate
 from tasks.features import encode_features
 from tasks.freezing import count_trainable
 from tasks.indexing import index_thumbnails
-from tasks.models import ModelReference, resolve
+from tasks.models import ModelReference, folder_of, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
 from tasks.parameters import (
@@ -38,7 +38,7 @@ from tasks.sources import Video
 from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
 from tasks.training import train_model
-from tasks.videos import fetch_videos
+from tasks.videos import end_listing, fetch_videos
 from tasks.workspace import Table, Workspace
 
 
@@ -74,10 +74,14 @@ FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
-    workspace = Workspace.open(parameters.workspace)
-    registry = Registry(workspace, parameters.source, parameters.channel)
-    with registry.one_run_at_a_time(get_run_logger().info):
-        return train_and_promote(workspace, parameters, registry)
+    with disk_errors_explained(parameters.workspace):
+        workspace = Workspace.open(parameters.workspace)
+        registry = Registry(workspace, parameters.source, parameters.channel)
+        logger = get_run_logger()
+        with registry.one_run_at_a_time(logger.info):
+            if removed := workspace.remove_leftovers():
+                logger.info("Removed %d half-written files of runs that were killed", removed)
+            return train_and_promote(workspace, parameters, registry)
 
 
 def train_and_promote(
@@ -106,7 +110,7 @@ def train_and_promote(
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     present, champion = None, registry.champion()
-    if champion and Path(champion.model.path).exists():
+    if champion and champion.model.is_there(workspace):
         present = stages.run(evaluate, workspace, champion.model, examples, fragments, *how)
     verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
     post_verdict(verdict)
@@ -118,8 +122,8 @@ def train_and_promote(
 
     get_run_logger().info(stages.summary())
     return TrainRun(
-        model=trained.model.path,
-        report=str(workspace.place(report.folder) / "report.html"),
+        model=str(folder_of(trained.model, workspace)),
+        report=str(workspace.place(f"{report.folder}/report.html")),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
         verdict=verdict,
@@ -157,6 +161,7 @@ def collect(
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     asked = (parameters.source, parameters.channel, parameters.videos)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
+    end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
     pairs = stages.run(
         mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed

@@ -11,6 +11,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
 from flows.train_flow import thumbnail_calls, train
+from tasks.disk import disk_errors_explained
 from tasks.indexing import entries_of, index_thumbnails
 from tasks.notifications import notify_failure
 from tasks.parameters import TrainParameters, WatchParameters, parse_command_line, takes
@@ -37,7 +38,8 @@ def watch(options: WatchParameters) -> list[News]:
     for parameters in channels:
         name = parameters.channel or parameters.source
         try:
-            found = watch_channel(parameters, options)
+            with disk_errors_explained(parameters.workspace):
+                found = watch_channel(parameters, options)
         except Exception as error:  # one channel's trouble is not the others'
             get_run_logger().error("%s: %s", name, error)
             failed.append(f"{name}: {error}")

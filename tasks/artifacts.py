@@ -43,11 +43,11 @@ def post_artifacts(
         work: stage → what this run had to do for it.
         report: its files must still be in the workspace.
     """
-    folder = workspace.place(report.folder)
+    page = f"{workspace}/{report.folder}/report.html"
     create_table_artifact(
         metrics_table(untouched, fine_tuned),
         key="metrics",
-        description=f"Of `{untouched.model.name}`. The whole report: `{folder / 'report.html'}`",
+        description=f"Of `{untouched.model.name}`. The whole report: `{page}`",
     )
     create_table_artifact(
         parameter_table(parameters), key="parameters", description="All that this run was asked."
@@ -62,11 +62,13 @@ def post_artifacts(
         key="trainable-parameters",
         description="How much of the model is trained; the rest is frozen.",
     )
-    create_markdown_artifact(
-        _picture("Loss and validation MRR over the epochs", folder / "loss_curve.png"),
-        key="loss-curve",
+    curve, *_ = workspace.places(
+        f"{report.folder}/{name}" for name in ("loss_curve.png", "misses.json", "misses.jpg")
     )
-    create_markdown_artifact(misses_markdown(folder), key="worst-misses")
+    create_markdown_artifact(
+        _picture("Loss and validation MRR over the epochs", curve), key="loss-curve"
+    )
+    create_markdown_artifact(misses_markdown(curve.parent), key="worst-misses")
 
 
 def post_verdict(verdict: Verdict) -> None:
@@ -95,12 +97,11 @@ def post_sweep_artifacts(
     workspace: Workspace, sweep: Sweep, comparison: RecipeComparison, report: Report
 ) -> None:
     """Post the artifacts of a sweep, from inside its flow."""
-    folder = workspace.place(report.folder)
     create_table_artifact(
         comparison_table(comparison),
         key="sweep-comparison",
         description=f"Test split, {comparison.videos} videos, which no trial has seen. The best "
-        f"parameters: `{folder / 'best_parameters.json'}`",
+        f"parameters: `{workspace}/{report.folder}/best_parameters.json`",
     )
     create_table_artifact(
         trial_table(workspace.read_table(sweep.trials, Trial)),
@@ -108,7 +109,8 @@ def post_sweep_artifacts(
         description=f"By validation MRR, mean over {sweep.folds} fold(s); the best comes first.",
     )
     create_markdown_artifact(
-        _picture("Validation MRR of each trial", folder / "trials.png"), key="sweep-plot"
+        _picture("Validation MRR of each trial", workspace.place(f"{report.folder}/trials.png")),
+        key="sweep-plot",
     )
 
 

@@ -156,7 +156,7 @@ def write_cards(
     fine_tuned: Evaluation,
 ) -> Cards:
     """Write the model card into the model's folder and the dataset card beside it."""
-    folder = Path(trained.model.path).parent
+    folder = trained.folder(workspace)
     rows = {name: split.rows for name, split in untouched.splits.items()}
     cards = {
         "model/README.md": model_card(parameters, funnel, trained, untouched, fine_tuned).encode(),

@@ -343,7 +343,7 @@ def evaluate(
             has its features stored.
         precision: of the stored features.
     """
-    loaded = load_model(model)
+    loaded = load_model(model, workspace)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     reader, _ = head_of(workspace, loaded, rows, precision)

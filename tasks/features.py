@@ -4,14 +4,17 @@ A feature belongs to the frozen weights, the preprocessing and the content, so t
 the fine-tuned one and every later training share it.
 """
 
+import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
@@ -26,6 +29,7 @@ from tasks.caching import content_key
 from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
 from tasks.parameters import FeaturesParameters
+from tasks.storage import write_atomically
 from tasks.thumbnails import Example, load_image
 from tasks.towers import (
     KINDS,
@@ -38,11 +42,12 @@ from tasks.towers import (
     gains_by_bfloat16,
     plan_of,
 )
-from tasks.workspace import Table, Workspace, checksum, write_atomically
+from tasks.workspace import Table, Workspace, checksum
 
 BATCH = 32  # inputs that pass through a tower together
 AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
+CHECKSUM = 32  # bytes, in hex
 TRIAL = 64  # videos on which bfloat16 is held against float32
 
 
@@ -61,43 +66,170 @@ def title_key(title: str) -> str:
     return f"title {title}"
 
 
+class KeyIndex(NamedTuple):
+    """Which features lie in which files of a store."""
+
+    files: list[str]
+    hashes: NDArray[np.uint64]
+    """Of keys, ascending; of the same key as often as there are files with it."""
+    owners: NDArray[np.int64]
+    """Rows of `files`."""
+
+    @classmethod
+    def of(cls, contents: Mapping[str, NDArray[np.uint64]]) -> Self:
+        """From the hashes of each file's keys."""
+        hashes = np.concatenate([np.empty(0, np.uint64), *contents.values()])
+        owners = np.repeat(np.arange(len(contents)), [len(part) for part in contents.values()])
+        order = np.argsort(hashes, kind="stable")
+        return cls(list(contents), hashes[order], owners[order])
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """From a file; nothing is known if it is not there or damaged."""
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return cls(stored["files"].tolist(), stored["hashes"], stored["owners"])
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return cls.of({})
+
+    def save(self, file: Path) -> None:
+        """For `load`."""
+        data = io.BytesIO()
+        np.savez(data, files=np.array(self.files, str), hashes=self.hashes, owners=self.owners)
+        write_atomically(file, data.getvalue())
+
+    def files_with(self, keys: Iterable[str]) -> list[str]:
+        """The files that have one of the keys, and hardly any other."""
+        asked = _hashes(keys)
+        starts, ends = (np.searchsorted(self.hashes, asked, side) for side in ("left", "right"))
+        found = {int(n) for a, b in zip(starts, ends, strict=True) for n in self.owners[a:b]}
+        return [self.files[n] for n in sorted(found)]
+
+    def contents(self) -> dict[str, NDArray[np.uint64]]:
+        """File → hashes of its keys."""
+        by_file = self.hashes[np.argsort(self.owners, kind="stable")]
+        ends = np.bincount(self.owners, minlength=len(self.files)).cumsum()
+        return (
+            dict(zip(self.files, np.split(by_file, ends[:-1]), strict=True)) if self.files else {}
+        )
+
+
+def _hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
+    return np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64)
+
+
+DAMAGE = (SafetensorError, ValueError, KeyError, TypeError)
+"""What reading a damaged file of features raises."""
+
+
 class FeatureStore:
     """The features of one trunk: safetensors files that are added to and never changed.
 
     Each file is written at once as a whole under a name of its own, so two runs and a killed run
     leave no half of one. A file that does not match its checksum is removed, and its features are
     made again.
+
+    Thousands of channels may share a trunk. Beside each file lies `.keys` with the hashes of its
+    keys, which each machine gathers in an index of its own: so a read opens only the files that
+    have what it asks for.
+
+    Args:
+        path: of its folder, relative to the workspace.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, workspace: Workspace, path: str) -> None:
+        self.workspace = workspace
+        self.path = path
+        self.index_file = workspace.root / path / ".index.npz"
 
     def read(self, keys: Sequence[str]) -> dict[str, Tensor]:
         """Those of the asked features that are there, as (tokens, width)."""
         wanted, found = set(keys), dict[str, Tensor]()
-        for file in sorted(self.folder.glob("*.safetensors")):
-            if wanted <= found.keys():
-                break
-            try:
-                content = _read_file(file, wanted - found.keys())
-            except (SafetensorError, ValueError, KeyError, TypeError):
-                file.unlink(missing_ok=True)
-            except FileNotFoundError:  # another run found it damaged
-                pass
-            else:
-                found |= content
+        for index in (KeyIndex.load, self._updated_index):  # other runs may have added some
+            if missing := wanted - found.keys():
+                found |= self._read(index(self.index_file).files_with(missing), missing)
         return found
 
     def write(self, features: dict[str, Tensor]) -> None:
-        """Keep features; they are on disk when this returns."""
+        """Keep features; they are stored when this returns."""
         names = json.dumps(list(features))
         tensors = {
             "hidden": torch.cat([matrix.cpu() for matrix in features.values()]).contiguous(),
             "ends": torch.tensor([len(matrix) for matrix in features.values()]).cumsum(0),
         }
         metadata = {"keys": names, "checksum": _checksum(names, tensors)}
-        file = self.folder / f"{checksum(names)}.safetensors"
-        write_atomically(file, to_bytes(tensors, metadata=metadata))
+        file = f"{self.path}/{checksum(names)}"
+        self.workspace.write(f"{file}.safetensors", to_bytes(tensors, metadata=metadata))
+        hashes = _hashes(features).tobytes()
+        sidecar = hashes + checksum(hashes).encode()
+        self.workspace.write(_sidecar(f"{file}.safetensors"), sidecar)
+
+    def _read(self, files: Sequence[str], keys: set[str]) -> dict[str, Tensor]:
+        found = dict[str, Tensor]()
+        self.workspace.places(f"{self.path}/{file}" for file in files)
+        for file in files:
+            found |= self._read_intact(f"{self.path}/{file}", keys - found.keys())
+        return found
+
+    def _read_intact(self, path: str, wanted: set[str]) -> dict[str, Tensor]:
+        """The wanted features of one file; none if it is damaged, which removes it."""
+        for _ in range(2):
+            try:
+                return _read_file(self.workspace.place(path), wanted)
+            except FileNotFoundError:  # another run found it damaged
+                break
+            except DAMAGE:
+                if not self.workspace.renew(path):
+                    self._remove(path)
+                    break
+        return {}
+
+    def _remove(self, path: str) -> None:
+        self.workspace.remove(_sidecar(path))
+        self.workspace.remove(path)
+
+    def _updated_index(self, file: Path) -> KeyIndex:
+        """The index with what was added or removed since it was saved."""
+        index = KeyIndex.load(file)
+        names = set(self.workspace.names(self.path))
+        there = {name for name in names if name.endswith(".safetensors")}
+        if there == set(index.files):
+            return index
+        contents = {name: keys for name, keys in index.contents().items() if name in there}
+        new = sorted(there - contents.keys())
+        self.workspace.places(f"{self.path}/{name}" for name in map(_sidecar, new) if name in names)
+        for name in new:
+            contents[name] = self._hashes_of(name, has_sidecar=_sidecar(name) in names)
+        index = KeyIndex.of(contents)
+        index.save(file)
+        return index
+
+    def _hashes_of(self, file: str, has_sidecar: bool) -> NDArray[np.uint64]:
+        """Of the keys of a file; it may be of a run that was killed, or older than sidecars."""
+        path = f"{self.path}/{file}"
+        if has_sidecar and (known := self._read_sidecar(_sidecar(path))) is not None:
+            return known
+        try:
+            with safe_open(self.workspace.place(path), framework="pt") as stored:
+                return _hashes(json.loads(stored.metadata()["keys"]))
+        except DAMAGE:
+            self._remove(path)
+        except FileNotFoundError:  # another run found it damaged
+            pass
+        return np.empty(0, np.uint64)
+
+    def _read_sidecar(self, path: str) -> NDArray[np.uint64] | None:
+        """The hashes of a sidecar; None if it is damaged."""
+        try:
+            data = self.workspace.place(path).read_bytes()
+        except FileNotFoundError:
+            return None
+        hashes, mark = data[:-CHECKSUM], data[-CHECKSUM:]
+        return np.frombuffer(hashes, np.uint64) if checksum(hashes).encode() == mark else None
+
+
+def _sidecar(file: str) -> str:
+    return str(PurePosixPath(file).with_suffix(".keys"))
 
 
 def _checksum(names: str, tensors: dict[str, Tensor]) -> str:
@@ -226,7 +358,7 @@ def head_on(
     model.eval()
     for kind in KINDS:
         trunk = Trunk(model, kind, plan.depths[kind], precision)
-        store = FeatureStore(workspace.root / "features" / trunk.fingerprint)
+        store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
         features[kind] = store.read(list(inputs[kind]))
         missing = {key: value for key, value in inputs[kind].items() if key not in features[kind]}
         encoded[kind], reused[kind] = len(missing), len(features[kind])
@@ -307,7 +439,7 @@ def encode_features(
 ) -> Encoded:
     """Encode all pictures and titles of a table of `Example` that are not stored yet."""
     logger = get_run_logger()
-    loaded = load_model(model)
+    loaded = load_model(model, workspace)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     precision, why = choose_precision(workspace, loaded, rows, parameters.precision)

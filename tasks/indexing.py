@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import xxhash
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from prefect import task
@@ -52,7 +51,7 @@ from tasks.thumbnails import (
     verify,
 )
 from tasks.towers import pools_once
-from tasks.workspace import Table, Workspace, checksum, write_atomically
+from tasks.workspace import Table, Workspace, checksum
 
 EXACT_BELOW = 100_000  # pictures
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 64, 512  # of the graph: HNSW's M and ef
@@ -276,20 +275,23 @@ def search_picture(
     return index.search(matcher.embed_images([picture])[0], top)
 
 
-def channel_place(workspace: Workspace, fingerprint: str, version: Version) -> Path:
-    """Where the index of a version's channel lies for a model."""
+def channel_place(fingerprint: str, version: Version) -> str:
+    """Where in the workspace the index of a version's channel lies for a model."""
     name = registry_name(version.parameters.source, version.parameters.channel)
-    return workspace.root / "indexes" / fingerprint[:16] / "channels" / name
+    return f"indexes/{fingerprint[:16]}/channels/{name}"
 
 
-def folder_place(workspace: Workspace, fingerprint: str, folder: Path) -> Path:
-    """Where the index of a folder lies for a model."""
+def folder_place(fingerprint: str, folder: Path) -> str:
+    """Where in the workspace the index of a folder lies for a model."""
     name = registry_name("folder", str(folder.expanduser().resolve()))
-    return workspace.root / "indexes" / fingerprint[:16] / "folders" / name
+    return f"indexes/{fingerprint[:16]}/folders/{name}"
 
 
-def open_index(workspace: Workspace, place: Path) -> ThumbnailIndex:
+def open_index(workspace: Workspace, place: str) -> ThumbnailIndex:
     """Open an index.
+
+    Args:
+        place: relative to the workspace.
 
     Raises:
         NoIndexError: there is none, or it is damaged.
@@ -297,7 +299,7 @@ def open_index(workspace: Workspace, place: Path) -> ThumbnailIndex:
     if index := _read(workspace, place):
         return index
     raise NoIndexError(
-        f"There is no index {place} for this model, or it is damaged. Make it with "
+        f"There is no index {workspace}/{place} for this model, or it is damaged. Make it with "
         "`thumbtune index` for a channel, `thumbtune index FOLDER` for a folder."
     )
 
@@ -318,13 +320,12 @@ def index_channel(
     def listed(known: Sequence[Entry]) -> tuple[list[Entry], dict[str, int]]:
         of_version = workspace.read_table(version.examples, Entry)
         entries = {entry.id: entry for entry in [*known, *of_version, *newer]}
-        there = [e for e in entries.values() if e.file(workspace).exists()]
+        missing = workspace.missing(e.image for e in entries.values() if not e.digest)
+        there = [e for e in entries.values() if e.image not in missing]
         gone = len(entries) - len(there)
         return there, {"picture gone": gone} if gone else {}
 
-    return _update(
-        workspace, matcher, channel_place(workspace, matcher.fingerprint, version), listed
-    )
+    return _update(workspace, matcher, channel_place(matcher.fingerprint, version), listed)
 
 
 def index_folder(workspace: Workspace, folder: Path, matcher: Matcher) -> Indexed:
@@ -343,7 +344,7 @@ def index_folder(workspace: Workspace, folder: Path, matcher: Matcher) -> Indexe
         earlier = {entry.image: entry for entry in known}
         return list_pictures(folder, earlier, matcher.thumbnails)
 
-    return _update(workspace, matcher, folder_place(workspace, matcher.fingerprint, folder), listed)
+    return _update(workspace, matcher, folder_place(matcher.fingerprint, folder), listed)
 
 
 def list_pictures(
@@ -402,12 +403,11 @@ def _entry(id_: str, title: str, file: Path, parameters: ThumbnailsParameters) -
 def _update(
     workspace: Workspace,
     matcher: Matcher,
-    place: Path,
+    place: str,
     listed: Callable[[Sequence[Entry]], tuple[list[Entry], dict[str, int]]],
 ) -> Indexed:
-    """Make an index hold what is listed; one process at a time."""
-    place.mkdir(parents=True, exist_ok=True)
-    with FileLock(place / "update.lock"):
+    """Make an index hold what is listed; one process of a machine at a time."""
+    with workspace.lock(f"{place}/update.lock"):
         old = _read(workspace, place)
         entries, dropped = listed(old.entries if old else [])
         entries = sorted({e.number: e for e in entries}.values(), key=lambda e: e.number)
@@ -418,7 +418,7 @@ def _update(
             _embed_missing(workspace, matcher, place, entries, known)
             old = _write(workspace, matcher, place, entries, known, old)
         return Indexed(
-            folder=place.relative_to(workspace.root).as_posix(),
+            folder=place,
             pictures=len(entries),
             added=len(now - before),
             removed=len(before - now),
@@ -437,7 +437,7 @@ def _known(old: ThumbnailIndex | None) -> dict[str, Embeddings]:
 def _embed_missing(
     workspace: Workspace,
     matcher: Matcher,
-    place: Path,
+    place: str,
     entries: Sequence[Entry],
     known: dict[str, Embeddings],
 ) -> None:
@@ -448,7 +448,8 @@ def _embed_missing(
         known |= zip((entry.key for entry in some), _embed(workspace, matcher, some), strict=True)
         if start + SAVED_EVERY < len(missing):
             so_far = [entry for entry in entries if entry.key in known]
-            _save(place, so_far, Vectors(*_matrix(so_far, known), graph=None), None)
+            vectors = Vectors(*_matrix(so_far, known), graph=None)
+            _save(workspace, place, so_far, vectors, None)
 
 
 def _embed(workspace: Workspace, matcher: Matcher, entries: Sequence[Entry]) -> Embeddings:
@@ -482,7 +483,7 @@ def _matrix(
 def _write(
     workspace: Workspace,
     matcher: Matcher,
-    place: Path,
+    place: str,
     entries: Sequence[Entry],
     known: Mapping[str, Embeddings],
     old: ThumbnailIndex | None,
@@ -490,17 +491,25 @@ def _write(
     numbers, matrix = _matrix(entries, known)
     vectors, recall = Vectors(numbers, matrix, None), None
     if len(entries) >= EXACT_BELOW:
-        earlier = old and old.files.graph
-        vectors = with_graph(numbers, matrix, _read_graph(place / earlier) if earlier else None)
+        graph = None
+        if old and old.files.graph:
+            graph = _read_graph(workspace.place(f"{place}/{old.files.graph}"))
+        vectors = with_graph(numbers, matrix, graph)
         titles = sorted({entry.title for entry in entries if entry.title.strip()})
         chosen = titles[:: max(1, len(titles) // MEASURED)] or ["thumbnail"]
         recall = vectors.recall_at_10(matcher.embed_titles(chosen))
-    files = _save(place, entries, vectors, recall)
+    files = _save(workspace, place, entries, vectors, recall)
     lines = [entry.model_dump_json().encode() for entry in entries]
     return ThumbnailIndex(workspace, lines, vectors, files)
 
 
-def _save(place: Path, entries: Sequence[Entry], vectors: Vectors, recall: float | None) -> _Files:
+def _save(
+    workspace: Workspace,
+    place: str,
+    entries: Sequence[Entry],
+    vectors: Vectors,
+    recall: float | None,
+) -> _Files:
     """Put an index in its place: the old one stays until index.json names the new files."""
     data = b"".join(entry.model_dump_json().encode() + b"\n" for entry in entries)
     tensors = {
@@ -508,23 +517,30 @@ def _save(place: Path, entries: Sequence[Entry], vectors: Vectors, recall: float
         "vectors": torch.from_numpy(vectors.matrix),
     }
     files = _Files(
-        entries=_keep(place, ".jsonl", lambda file: file.write_bytes(data)),
-        vectors=_keep(place, ".safetensors", lambda file: save_file(tensors, file)),
-        graph=_keep(place, ".usearch", vectors.graph.save) if vectors.graph else None,
+        entries=_keep(workspace, place, ".jsonl", lambda file: file.write_bytes(data)),
+        vectors=_keep(workspace, place, ".safetensors", lambda file: save_file(tensors, file)),
+        graph=_keep(workspace, place, ".usearch", vectors.graph.save) if vectors.graph else None,
         recall_at_10=recall,
     )
-    write_atomically(place / "index.json", files.model_dump_json().encode())
-    named = {"index.json", "update.lock", files.entries, files.vectors, files.graph}
-    for file in place.iterdir():
-        if file.name not in named:
-            with contextlib.suppress(OSError):
-                file.unlink()
+    pointer = files.model_dump_json().encode()
+    workspace.write(f"{place}/index.json", pointer)
+    if workspace.read(f"{place}/index.json") == pointer:  # no other machine's by now
+        _clear(workspace, place, files)
     return files
 
 
-def _keep(place: Path, ending: str, write: Callable[[Path], object]) -> str:
+def _clear(workspace: Workspace, place: str, files: _Files) -> None:
+    """Remove what index.json does not name, left-overs of a killed run too."""
+    named = {"index.json", "update.lock", files.entries, files.vectors, files.graph}
+    here = [file.name for file in (workspace.root / place).iterdir()]
+    for name in {*workspace.names(place), *here} - named:
+        with contextlib.suppress(OSError):
+            workspace.remove(f"{place}/{name}")
+
+
+def _keep(workspace: Workspace, place: str, ending: str, write: Callable[[Path], object]) -> str:
     """Write a file whole, and name it by its checksum."""
-    temporary = place / f".{uuid.uuid4().hex}{ending}"
+    temporary = workspace.root / place / f".{uuid.uuid4().hex}{ending}"
     try:
         temporary.touch()
         usual = temporary.stat().st_mode
@@ -533,7 +549,7 @@ def _keep(place: Path, ending: str, write: Callable[[Path], object]) -> str:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         name = f"{_checksum(temporary)}{ending}"
-        temporary.replace(place / name)
+        workspace.put(f"{place}/{name}", temporary)
     finally:
         temporary.unlink(missing_ok=True)
     return name
@@ -548,38 +564,52 @@ def _checksum(file: Path) -> str:
         return checksum(view)
 
 
-def _read(workspace: Workspace, place: Path) -> ThumbnailIndex | None:
+def _read(workspace: Workspace, place: str) -> ThumbnailIndex | None:
     """The index in a folder; None if there is none or it is damaged."""
     while True:
         try:
-            pointer = (place / "index.json").read_bytes()
+            pointer = workspace.read(f"{place}/index.json")
         except OSError:
             return None
         try:
             return _load(workspace, place, _Files.model_validate_json(pointer))
         except (OSError, ValueError, SafetensorError, RuntimeError):
             with contextlib.suppress(OSError):
-                if (place / "index.json").read_bytes() != pointer:
+                if workspace.read(f"{place}/index.json") != pointer:
                     continue  # it was replaced meanwhile
             return None
 
 
-def _load(workspace: Workspace, place: Path, files: _Files) -> ThumbnailIndex:
+def _load(workspace: Workspace, place: str, files: _Files) -> ThumbnailIndex:
     """Open the files; the vectors and the graph are mapped, not read into memory.
 
     Raises:
         OSError, ValueError, SafetensorError, RuntimeError: a file is gone or damaged.
     """
-    for name in filter(None, (files.entries, files.vectors, files.graph)):
-        if _checksum(place / name) != Path(name).stem:
-            raise ValueError("checksum")
-    with safe_open(place / files.vectors, framework="pt") as stored:
+    names = [files.entries, files.vectors, *([files.graph] if files.graph else [])]
+    places = [_intact(workspace, f"{place}/{name}") for name in names]
+    with safe_open(places[1], framework="pt") as stored:
         numbers, matrix = (stored.get_tensor(name).numpy() for name in ("numbers", "vectors"))
-    graph = _read_graph(place / files.graph, view=True) if files.graph else None
-    lines = (place / files.entries).read_bytes().splitlines()
+    graph = _read_graph(places[2], view=True) if files.graph else None
+    lines = places[0].read_bytes().splitlines()
     if not len(lines) == len(numbers) == len(matrix):
         raise ValueError("rows")
     return ThumbnailIndex(workspace, lines, Vectors(numbers, matrix, graph), files)
+
+
+def _intact(workspace: Workspace, path: str) -> Path:
+    """A file that is as it was when it was named by its checksum; ValueError if there is none."""
+    file = workspace.place(path)
+
+    def intact() -> bool:
+        try:
+            return _checksum(file) == file.stem
+        except (OSError, ValueError):  # gone, or empty
+            return False
+
+    if intact() or (workspace.renew(path) and intact()):
+        return file
+    raise ValueError("checksum")
 
 
 def _read_graph(file: Path, view: bool = False) -> Graph:
@@ -618,7 +648,7 @@ def index_thumbnails(workspace: Workspace, version: Version, newer: Table) -> in
     """
     logger = get_run_logger()
     entries = workspace.read_table(newer, Entry)
-    index = _read(workspace, channel_place(workspace, version.model.fingerprint, version))
+    index = _read(workspace, channel_place(version.model.fingerprint, version))
     if index and set(entries) <= set(index.entries):
         return len(index)
     try:

@@ -174,7 +174,7 @@ class Matcher:
         name = f"{short_name(asked.source, asked.channel)}, version {version.number}"
         if untouched:
             name = f"{short_name('', reference.name)}, untouched"
-        model = _load(reference, version)
+        model = _load(workspace, reference, version)
         examples = examples_of(workspace, version)
         freeze(model, asked.training.trainable)
         precision, _ = choose_precision(workspace, model, examples, asked.features.precision)
@@ -243,13 +243,13 @@ class Matcher:
         )
 
 
-def _load(reference: ModelReference, version: Version) -> SentenceTransformer:
-    if not Path(reference.path).exists():
+def _load(workspace: Workspace, reference: ModelReference, version: Version) -> SentenceTransformer:
+    if reference.kept_at(workspace) and not reference.is_there(workspace):
         raise NoModelError(
             f"The weights {reference.path} of version {version.number} are no longer there. "
             "Train again, or roll back to a version that has its weights."
         )
-    return load_clip(reference)
+    return load_clip(reference, workspace)
 
 
 def _own_pairs(
@@ -275,8 +275,8 @@ def examples_of(workspace: Workspace, version: Version) -> list[Example]:
     """
     if not version.examples.is_whole(workspace):
         raise NoModelError(
-            f"The examples {workspace.root / version.examples.path} of version {version.number} "
-            "are gone or damaged. Train again: only what is missing is made."
+            f"The examples {workspace}/{version.examples.path} of version {version.number} are "
+            " gone or damaged. Train again: only what is missing is made."
         )
     return workspace.read_table(version.examples, Example)
 
@@ -306,6 +306,7 @@ def open_champion(
     """The model in use of a channel.
 
     Args:
+        workspace: local path or URL, as in the training.
         channel, source: as in the training; not needed if one channel alone has models.
         untouched: the model that the champion was trained from, instead.
 
@@ -313,6 +314,6 @@ def open_champion(
         UnknownChannelError: there is no model of the channel; it lists those that there are.
         NoModelError: the channel has no champion, or its files are gone.
     """
-    root = Path(workspace).expanduser().resolve()
-    registry = find_registry(Workspace(root=root, id=""), source, channel)
-    return Matcher.of_version(Workspace.open(root), champion_of(registry), untouched)
+    place = Workspace.find(workspace)
+    registry = find_registry(place, source, channel)
+    return Matcher.of_version(place, champion_of(registry), untouched)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 import httpx2
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
@@ -23,6 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
 from tasks.retries import only_on
+from tasks.workspace import Workspace
 
 transformers_logging.disable_progress_bar()  # of loading weights, which takes a moment
 
@@ -39,7 +40,7 @@ class ModelReference(BaseModel):
     name: str
     """As the user gave it: hub id, path or `sample`."""
     path: str
-    """Absolute folder that `SentenceTransformer(path)` loads."""
+    """Its folder: absolute, or relative to the workspace if it is kept there."""
     fingerprint: str
     """Hash of the weights and configuration, or the hub's commit."""
 
@@ -47,6 +48,25 @@ class ModelReference(BaseModel):
     def is_from_hub(self) -> bool:
         """Whether this is a snapshot of a hub repository; those lie in folders named by commit."""
         return Path(self.path).name == self.fingerprint
+
+    def kept_at(self, workspace: Workspace) -> str | None:
+        """Its path in the workspace, if it is kept there.
+
+        Records may have an absolute path, and the workspace may have moved since.
+        """
+        path = PurePath(self.path)
+        if not path.is_absolute():
+            return self.path
+        if path.is_relative_to(workspace.root):
+            return path.relative_to(workspace.root).as_posix()
+        models, _, model = path.parts[-3:] if len(path.parts) > 3 else ("", "", "")
+        moved = (models, model) == ("models", "model") and not Path(path).exists()
+        return "/".join(path.parts[-3:]) if moved else None
+
+    def is_there(self, workspace: Workspace) -> bool:
+        """Whether its folder is there, in the workspace or on this machine."""
+        kept = self.kept_at(workspace)
+        return workspace.has(kept) if kept else Path(self.path).exists()
 
 
 class ModelNotFoundError(Exception):
@@ -98,14 +118,18 @@ def hash_of(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(name: str, parameter: str) -> Path:
+def _download(name: str, parameter: str, commit: str | None = None) -> Path:
     """The hub's snapshot of a model, in a folder named by its commit.
 
     The cached snapshot if the hub cannot be asked.
+
+    Args:
+        commit: the newest if it is not given.
     """
     try:
-        files = [sibling.rfilename for sibling in HfApi().model_info(name).siblings or []]
-        return Path(snapshot_download(name, ignore_patterns=not_needed(files)))
+        listed = HfApi().model_info(name, revision=commit).siblings or []
+        ignored = not_needed([sibling.rfilename for sibling in listed])
+        return Path(snapshot_download(name, revision=commit, ignore_patterns=ignored))
     except HFValidationError:
         raise _not_found(name, parameter) from None
     except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
@@ -178,18 +202,57 @@ def _not_found(name: str, parameter: str) -> ModelNotFoundError:
     )
 
 
-def load_model(reference: ModelReference) -> SentenceTransformer:
-    """Load a resolved model on the GPU if there is one; code from the hub is never run."""
-    return SentenceTransformer(reference.path, trust_remote_code=False)
+def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> Path:
+    """Where a resolved model lies on this machine; it may have been resolved on another one.
+
+    Args:
+        workspace: that may keep the model.
+
+    Raises:
+        ModelNotFoundError, HubUnreachableError: it cannot be had here.
+    """
+    kept = reference.kept_at(workspace) if workspace else None
+    if workspace and kept:
+        was_here = (workspace.root / kept).exists()
+        folder = workspace.place(kept)
+        if folder.exists() and not was_here and hash_of(folder) != reference.fingerprint:
+            workspace.forget(kept)
+            raise ModelNotFoundError(
+                f"model: {kept} in {workspace} is not as it was when it was stored. Train again."
+            )
+        return folder
+    folder = Path(reference.path)
+    if folder.exists():
+        return folder
+    if reference.is_from_hub:
+        return _download(reference.name, "model", reference.fingerprint)
+    here = resolve_model(reference.name)
+    if here.fingerprint != reference.fingerprint:
+        raise ModelNotFoundError(
+            f"model: {reference.name} on this machine has other weights than where it was used "
+            "before. Give a hub id, or a folder that all machines share."
+        )
+    return Path(here.path)
 
 
-def load_clip(reference: ModelReference) -> SentenceTransformer:
+def load_model(
+    reference: ModelReference, workspace: Workspace | None = None
+) -> SentenceTransformer:
+    """Load a resolved model on the GPU if there is one; code from the hub is never run.
+
+    Args:
+        workspace: that may keep the model.
+    """
+    return SentenceTransformer(str(folder_of(reference, workspace)), trust_remote_code=False)
+
+
+def load_clip(reference: ModelReference, workspace: Workspace | None = None) -> SentenceTransformer:
     """Load a model that embeds both thumbnails and titles.
 
     Raises:
         NotAClipError: it embeds only one of them, as a text model does.
     """
-    model = load_model(reference)
+    model = load_model(reference, workspace)
     missing = [kind for kind in ("image", "text") if not model.supports(kind)]
     if missing:
         raise NotAClipError(

@@ -217,7 +217,7 @@ def mine_negatives(
     def embed(titles: list[str]) -> Embeddings:
         if text_model is None:
             raise ValueError(f"{parameters.method} needs a text model")
-        model = load_model(text_model)
+        model = load_model(text_model, workspace)
         return model.encode(titles, normalize_embeddings=True, show_progress_bar=False)
 
     rows = workspace.read_table(videos, SplitVideo)

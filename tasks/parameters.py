@@ -14,8 +14,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+from tasks.storage import checked_location
 
 SPLITS = ("train", "valid", "test")
 """The names of the three splits, as in the article."""
@@ -26,7 +36,7 @@ HOST_RULE = r"^(\*\.)?[\w-]+(\.[\w-]+)+$"
 
 
 class _Stage(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class VideosParameters(_Stage):
@@ -247,8 +257,11 @@ class TrainParameters(_Stage):
         min_length=1,
         description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
     )
-    workspace: Path = Field(
-        Path("~/.thumbtune"), description="Folder for everything that a run keeps."
+    workspace: Annotated[str, BeforeValidator(str)] = Field(
+        "~/.thumbtune",
+        min_length=1,
+        description="Folder for everything that a run keeps: a local path, or a URL such as "
+        "s3://bucket/folder.",
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of every random choice.")
     refresh: bool = Field(
@@ -277,6 +290,11 @@ class TrainParameters(_Stage):
     publish: PublishParameters = Field(
         PublishParameters(), description="Optional push to the Hugging Face hub."
     )
+
+    @field_validator("workspace")
+    @classmethod
+    def _workspace_is_a_path_or_url(cls, workspace: str) -> str:
+        return checked_location(workspace)
 
     @model_validator(mode="after")
     def _channel_fits_source(self) -> Self:

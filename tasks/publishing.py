@@ -165,15 +165,15 @@ def publish(
 ) -> list[str]:
     """Push what the parameters name; the addresses of the commits."""
     token = read_secret("HF_TOKEN")
-    folder = Path(trained.model.path).parent
+    folder = trained.folder(workspace)
     commits = []
     if parameters.model_repo:
-        commits.append(
-            push_model(folder / "model", parameters.model_repo, parameters.private, token)
-        )
+        workspace.place(f"{folder}/model/README.md")
+        model = workspace.place(f"{folder}/model")
+        commits.append(push_model(model, parameters.model_repo, parameters.private, token))
     if parameters.dataset_repo:
         dataset = build_dataset(workspace, workspace.read_table(examples, Example))
-        card = folder / "dataset" / "README.md"
+        card = workspace.place(f"{folder}/dataset/README.md")
         commits.append(
             push_dataset(dataset, card, parameters.dataset_repo, parameters.private, token)
         )

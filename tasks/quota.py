@@ -6,13 +6,11 @@ is refused here, before it is sent.
 """
 
 from datetime import datetime, timedelta
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from filelock import FileLock
 from pydantic import BaseModel, ValidationError
 
-from tasks.workspace import Workspace, fingerprint, write_atomically
+from tasks.workspace import Workspace, fingerprint
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 
@@ -29,10 +27,10 @@ class Spent(BaseModel):
     units: int = 0
 
     @classmethod
-    def read(cls, file: Path) -> "Spent":
+    def read(cls, workspace: Workspace, path: str) -> "Spent":
         """From a file; nothing is known if it is not there or damaged."""
         try:
-            return cls.model_validate_json(file.read_bytes())
+            return cls.model_validate_json(workspace.read(path))
         except (OSError, ValidationError):
             return cls()
 
@@ -45,9 +43,10 @@ def next_day(now: datetime) -> datetime:
 
 
 def spend(workspace: Workspace, key: str, units: int, daily_quota: int, now: datetime) -> int:
-    """Write down the units of a call that is about to be made; safe among threads and processes.
+    """Write down the units of a call that is about to be made.
 
-    The key itself is not kept, only a hash of it.
+    Safe among the threads and processes of a machine; of two machines that call in the same moment
+    one may not be counted. The key itself is not kept, only a hash of it.
 
     Args:
         units: what the call costs.
@@ -59,12 +58,10 @@ def spend(workspace: Workspace, key: str, units: int, daily_quota: int, now: dat
     Raises:
         QuotaError: the call would pass the budget. Nothing is written down.
     """
-    folder = workspace.root / "quota"
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{fingerprint(key)[:16]}.json"
+    name = f"quota/{fingerprint(key)[:16]}"
     day = now.astimezone(PACIFIC).date().isoformat()
-    with FileLock(file.with_suffix(".lock")):
-        spent = Spent.read(file)
+    with workspace.lock(f"{name}.lock"):
+        spent = Spent.read(workspace, f"{name}.json")
         before = spent.units if spent.day == day else 0
         if before + units > daily_quota:
             again = f"{next_day(now).astimezone():%Y-%m-%d %H:%M %Z}"
@@ -75,5 +72,5 @@ def spend(workspace: Workspace, key: str, units: int, daily_quota: int, now: dat
                 "videos.daily_quota."
             )
         total = before + units
-        write_atomically(file, Spent(day=day, units=total).model_dump_json().encode())
+        workspace.write(f"{name}.json", Spent(day=day, units=total).model_dump_json().encode())
     return total

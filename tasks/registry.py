@@ -6,18 +6,14 @@ Nothing here is ever changed, only added, each file whole and under a number of 
 So history is kept, and two runs at once do not overwrite it.
 """
 
-import os
 import re
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path
+from pathlib import PurePath
 from typing import TypeVar
 
-from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
 from tasks.models import ModelReference
@@ -82,15 +78,16 @@ class Registry:
     """The versions of one channel, and what was decided on them."""
 
     def __init__(self, workspace: Workspace, source: str, channel: str | None) -> None:
+        self.workspace = workspace
         self.source = source
         self.channel = channel
         self.name = registry_name(source, channel)
-        self.folder = workspace.root / "registry" / self.name
-        self.models = workspace.root / "models"
+        self.path = f"registry/{self.name}"
+        """Relative to the workspace."""
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
-        return _read_all(self.folder / "versions", Version)
+        return _read_all(self.workspace, f"{self.path}/versions", Version)
 
     def version(self, number: int) -> Version:
         """One version.
@@ -106,7 +103,7 @@ class Registry:
 
     def decisions(self) -> list[Decision]:
         """The history, the oldest first."""
-        return _read_all(self.folder / "decisions", Decision)
+        return _read_all(self.workspace, f"{self.path}/decisions", Decision)
 
     def champion(self) -> Version | None:
         """The version in use, if any was ever promoted."""
@@ -129,7 +126,8 @@ class Registry:
             if (version.model.fingerprint, version.examples) == (model.fingerprint, examples):
                 return version
         return _append(
-            self.folder / "versions",
+            self.workspace,
+            f"{self.path}/versions",
             lambda number: Version(
                 number=number,
                 created=datetime.now(UTC),
@@ -146,7 +144,8 @@ class Registry:
     def decide(self, version: int, champion: int | None, why: str) -> Decision:
         """Write down what became of a version, and who is the champion now."""
         return _append(
-            self.folder / "decisions",
+            self.workspace,
+            f"{self.path}/decisions",
             lambda number: Decision(
                 number=number, version=version, champion=champion, why=why, at=datetime.now(UTC)
             ),
@@ -158,7 +157,7 @@ class Registry:
         Raises:
             UnknownVersionError: there is none of this number, or its weights were deleted.
         """
-        if not Path(self.version(version).model.path).exists():
+        if not self.version(version).model.is_there(self.workspace):
             raise UnknownVersionError(
                 f"The weights of version {version} of {self.name} are no longer there "
                 "(promotion.keep_models tells how many are kept). Choose a later version."
@@ -177,32 +176,32 @@ class Registry:
         decided = [decision.champion for decision in reversed(self.decisions())]
         champions = list(dict.fromkeys(number for number in decided if number))
         kept = {version.number for version in versions[-keep:]} | set(champions[:keep])
-        in_use = {v.model.path for v in versions if v.number in kept}
+        in_use = {v.model.kept_at(self.workspace) for v in versions if v.number in kept}
         removed = []
         for version in versions:
-            folder = Path(version.model.path)
-            if version.number in kept or version.model.path in in_use or not folder.exists():
+            path = version.model.kept_at(self.workspace)
+            if version.number in kept or path is None or path in in_use:
                 continue
-            if self._is_own(folder):  # a record that somebody changed deletes nothing else
-                shutil.rmtree(folder, ignore_errors=True)
+            # a record that somebody changed deletes nothing else
+            if self._is_own(path) and self.workspace.has(path):
+                self.workspace.remove(path)
                 removed.append(version.number)
         return removed
 
-    def _is_own(self, folder: Path) -> bool:
-        models = self.models.resolve()
-        return models in folder.resolve().parents
+    def _is_own(self, path: str) -> bool:
+        models = (self.workspace.root / "models").resolve()
+        return models in (self.workspace.root / path).resolve().parents
 
     @contextmanager
     def one_run_at_a_time(self, tell: Callable[[str], None]) -> Iterator[None]:
-        """Wait until no other run trains this channel.
+        """Wait until no other run of this machine trains this channel.
 
         The lock is the operating system's, so it ends with its process, however that dies.
 
         Args:
             tell: called if there is a wait.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "training.lock")
+        lock = self.workspace.lock(f"{self.path}/training.lock")
         try:
             lock.acquire(timeout=0)
         except TimeoutError:
@@ -217,8 +216,8 @@ class Registry:
 def registries(workspace: Workspace) -> list[Registry]:
     """The channels that have a version, by name."""
     found = []
-    for folder in sorted(workspace.root.glob("registry/*/versions")):
-        for version in _read_all(folder, Version)[:1]:
+    for name in workspace.names("registry"):
+        for version in _read_all(workspace, f"registry/{name}/versions", Version, first=1):
             found.append(Registry(workspace, version.parameters.source, version.parameters.channel))
     return found
 
@@ -247,31 +246,26 @@ def find_registry(workspace: Workspace, source: str | None, channel: str | None)
         "more than one channel has models" if fitting else f"no model of {asked or 'any channel'}"
     )
     raise UnknownChannelError(
-        f"{problem} in {workspace.root}. Give workspace, source and channel as in the training; "
+        f"{problem} in {workspace}. Give workspace, source and channel as in the training; "
         f"there are models of: {there or 'none'}."
     )
 
 
-def _read_all(folder: Path, record: type[Record]) -> list[Record]:
-    return [record.model_validate_json(file.read_bytes()) for file in sorted(folder.glob("*.json"))]
+def _read_all(
+    workspace: Workspace, folder: str, record: type[Record], first: int | None = None
+) -> list[Record]:
+    """The records of a folder, or its first ones."""
+    names = [name for name in workspace.names(folder) if name.endswith(".json")]
+    files = workspace.places(f"{folder}/{name}" for name in names[:first])
+    return [record.model_validate_json(file.read_bytes()) for file in files]
 
 
-def _append(folder: Path, make: Callable[[int], Record]) -> Record:
+def _append(workspace: Workspace, folder: str, make: Callable[[int], Record]) -> Record:
     """Write a record under the next free number; of two writers at once each gets its own."""
-    folder.mkdir(parents=True, exist_ok=True)
-    last = max((int(file.stem) for file in folder.glob("*.json")), default=0)
-    for number in count(last + 1):
+    names = [name for name in workspace.names(folder) if name.endswith(".json")]
+    for number in count(int(PurePath(names[-1]).stem) + 1 if names else 1):
         record = make(number)
-        temporary = folder / f".{uuid.uuid4().hex}"
-        try:
-            with temporary.open("xb") as file:
-                file.write(record.model_dump_json(indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, folder / f"{number:06}.json")
-        except FileExistsError:
-            continue
-        finally:
-            temporary.unlink(missing_ok=True)
-        return record
+        data = record.model_dump_json(indent=1).encode()
+        if workspace.create(f"{folder}/{number:06}.json", data):
+            return record
     raise AssertionError("unreachable")

@@ -3,7 +3,6 @@
 import base64
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
@@ -27,7 +26,7 @@ from tasks.parameters import SPLITS, TrainParameters
 from tasks.sweep import RecipeComparison, Sweep, Trial
 from tasks.thumbnails import Example
 from tasks.training import TrainedModel
-from tasks.workspace import Table, Workspace, fingerprint, write_atomically
+from tasks.workspace import Table, Workspace, fingerprint
 
 HEADLINE = {
     "Recall@1": "Thumbnail finds its title",
@@ -85,12 +84,12 @@ class Report(BaseModel):
     """Name → fingerprint of the content."""
 
     @classmethod
-    def write(cls, workspace: Workspace, folder: Path, contents: dict[str, bytes]) -> Self:
+    def write(cls, workspace: Workspace, folder: str, contents: dict[str, bytes]) -> Self:
         """Write the files, each at once as a whole."""
         for name, content in contents.items():
-            write_atomically(folder / name, content)
+            workspace.write(f"{folder}/{name}", content)
         return cls(
-            folder=folder.relative_to(workspace.root).as_posix(),
+            folder=folder,
             files={name: fingerprint(content) for name, content in contents.items()},
         )
 
@@ -257,7 +256,7 @@ def write_report(
     fine_tuned: Evaluation,
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model."""
-    folder = Path(trained.model.path).parent
+    folder = trained.folder(workspace)
     misses = worst_misses(
         workspace.read_table(examples, Example),
         workspace.read_table(fine_tuned.predictions, Prediction),
@@ -273,7 +272,7 @@ def write_report(
         "misses.jpg": miss_sheet(workspace, misses),
         "report.html": page.encode(),
     }
-    get_run_logger().info("Report: %s", folder / "report.html")
+    get_run_logger().info("Report: %s/%s/report.html", workspace, folder)
     return Report.write(workspace, folder, contents)
 
 
@@ -293,12 +292,11 @@ def write_sweep(
     """
     trials = workspace.read_table(sweep.trials, Trial)
     best = parameters.model_copy(update=dict(sweep.best))
-    folder = workspace.place(sweep.folder)
     contents = {
         "best_parameters.json": best.model_dump_json(indent=1).encode(),
         "trials.csv": pd.DataFrame([dict(trial) for trial in trials]).to_csv(index=False).encode(),
         "comparison.json": comparison.model_dump_json(indent=1).encode(),
         "trials.png": trial_slices(trials),
     }
-    get_run_logger().info("Sweep: %s", folder)
-    return Report.write(workspace, folder, contents)
+    get_run_logger().info("Sweep: %s/%s", workspace, sweep.folder)
+    return Report.write(workspace, sweep.folder, contents)

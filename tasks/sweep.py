@@ -133,7 +133,7 @@ class RecipeTrainer:
     ) -> None:
         self.workspace, self.parameters = workspace, parameters
         self.base = Recipe(training=parameters.training, negatives=parameters.negatives)
-        loaded = load_model(model)
+        loaded = load_model(model, workspace)
         freeze(loaded, parameters.training.trainable)
         self.head, _ = head_of(workspace, loaded, examples, precision)
         self.untouched = trainable_parameters(self.head)
@@ -341,7 +341,8 @@ def search_hyperparameters(
 ) -> Sweep:
     """Find the recipe that validates best on a table of `Example`; its test rows are not used.
 
-    The trials are kept at `sweeps/<key>/journal`, so a killed search goes on where it stopped.
+    The trials are kept on this machine, at `sweeps/<key>/journal`, so a killed search goes on
+    here where it stopped.
     """
     rows = workspace.read_table(examples, Example)
     trainer = RecipeTrainer(workspace, model, text_model, rows, parameters, precision)

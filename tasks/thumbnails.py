@@ -37,7 +37,7 @@ from tasks.negatives import Pair
 from tasks.parameters import ThumbnailsParameters
 from tasks.sources import Video
 from tasks.splits import check_sizes
-from tasks.workspace import Table, Workspace, fingerprint, write_atomically
+from tasks.workspace import Table, Workspace, fingerprint
 
 FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
 """Picture types that are accepted, with the ending of their files."""
@@ -87,8 +87,8 @@ class ThumbnailBatch(BaseModel):
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether every picture is still there and no failed fetch is worth another try."""
-        return not any(thumbnail.may_come for thumbnail in self.thumbnails) and all(
-            workspace.has(thumbnail.image) for thumbnail in self.thumbnails if thumbnail.image
+        return not any(thumbnail.may_come for thumbnail in self.thumbnails) and workspace.has_all(
+            thumbnail.image for thumbnail in self.thumbnails if thumbnail.image
         )
 
 
@@ -215,14 +215,14 @@ class ThumbnailStore:
         return Thumbnail(video_id=video.id, dropped=str(error), may_come=error.may_come)
 
     def _get(self, video_id: str, place: str, is_local: bool) -> Thumbnail:
-        data = self._local_file(Path(place)) if is_local else self._remote_file(place)
+        data = self._local_file(place) if is_local else self._remote_file(place)
         image = verify(data, self.parameters.max_megapixels)
         digest = hashlib.sha256(data).hexdigest()
         path = f"thumbnails/{digest[:2]}/{digest}.{FORMATS[image.format or '']}"
         self.workspace.write_file(path, data)
         if not is_local:
             index = json.dumps({"url": place, "image": path, "sha256": digest})
-            write_atomically(self._index_path(place), index.encode())
+            self.workspace.write(_index_path(place), index.encode())
         crop = letterbox(as_rgb(image)) if self.parameters.crop_letterbox else None
         return Thumbnail(video_id=video_id, image=path, crop=crop)
 
@@ -234,7 +234,9 @@ class ThumbnailStore:
         stored = None if self.refresh else self._stored(url)
         return stored if stored is not None else self._download(url)
 
-    def _local_file(self, file: Path) -> bytes:
+    def _local_file(self, place: str) -> bytes:
+        """A file of this machine, or of the workspace if its path is relative."""
+        file = Path(place) if Path(place).is_absolute() else self.workspace.place(place)
         try:
             if file.stat().st_size > MAX_BYTES:
                 raise BadThumbnailError(TOO_LARGE)
@@ -242,13 +244,10 @@ class ThumbnailStore:
         except OSError:
             raise BadThumbnailError("file missing or unreadable") from None
 
-    def _index_path(self, url: str) -> Path:
-        return self.workspace.root / "thumbnails" / "urls" / f"{fingerprint(url)[:32]}.json"
-
     def _stored(self, url: str) -> bytes | None:
         """The picture that this URL gave before; None if it is not there or not intact."""
         try:
-            index = json.loads(self._index_path(url).read_bytes())
+            index = json.loads(self.workspace.read(_index_path(url)))
             data = self.workspace.place(index["image"]).read_bytes()
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -273,6 +272,10 @@ class ThumbnailStore:
             raise BadThumbnailError("download failed", may_come=True) from None
         self.downloaded.append(url)
         return data
+
+
+def _index_path(url: str) -> str:
+    return f"thumbnails/urls/{fingerprint(url)[:32]}.json"
 
 
 def examples_of(

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
@@ -29,11 +29,11 @@ from tasks.caching import content_key
 from tasks.evaluation import RecallEvaluator, article_key
 from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import TrainableParameters, freeze
-from tasks.models import ModelReference, load_model, resolve_model
+from tasks.models import ModelReference, hash_of, load_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example, load_image
 from tasks.towers import Precision
-from tasks.workspace import Table, Workspace, fingerprint, replace_folder
+from tasks.workspace import Table, Workspace, fingerprint
 
 VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
 
@@ -67,7 +67,11 @@ class TrainedModel(BaseModel):
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether the model's folder is still there."""
-        return Path(self.model.path).exists()
+        return self.model.is_there(workspace)
+
+    def folder(self, workspace: Workspace) -> str:
+        """Of the model and its report, relative to the workspace."""
+        return str(PurePosixPath(self.model.kept_at(workspace) or "").parent)
 
 
 def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Dataset:
@@ -313,7 +317,7 @@ def train_model(
     Args:
         precision: of the stored features.
     """
-    loaded = load_model(model)
+    loaded = load_model(model, workspace)
     trainable = freeze(loaded, parameters.trainable)
     rows = workspace.read_table(examples, Example)
     splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
@@ -332,10 +336,9 @@ def train_model(
     seconds = time.monotonic() - started
     settings = parameters.model_dump_json()
     key = fingerprint(model.fingerprint, examples.fingerprint, settings, str(seed), precision)[:16]
-    folder = save(loaded, workspace.root / "models" / key)
-    saved = resolve_model(str(folder))
+    saved = save(loaded, workspace, f"models/{key}", f"{model.name} (fine-tuned)")
     return TrainedModel(
-        model=saved.model_copy(update={"name": f"{model.name} (fine-tuned)"}),
+        model=saved,
         fingerprint=saved.fingerprint,
         trainable=trainable,
         trained_on=encoded.told,
@@ -345,17 +348,21 @@ def train_model(
     )
 
 
-def save(model: SentenceTransformer, folder: Path) -> Path:
-    """Write a model to `folder/model`, so that `SentenceTransformer` loads it.
+def save(
+    model: SentenceTransformer, workspace: Workspace, folder: str, name: str
+) -> ModelReference:
+    """Keep a model at `folder/model` in the workspace, so that `SentenceTransformer` loads it.
 
     It appears there whole or not at all.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=".model."))
+    parent = workspace.root / folder
+    parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=parent, prefix=".model."))
     try:
         model.save_pretrained(str(scratch), create_model_card=False)
         scratch.chmod(0o755)  # mkdtemp makes it private
-        replace_folder(scratch, folder / "model")
+        fingerprint = hash_of(scratch)
+        workspace.put(f"{folder}/model", scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return folder / "model"
+    return ModelReference(name=name, path=f"{folder}/model", fingerprint=fingerprint)

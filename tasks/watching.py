@@ -16,8 +16,8 @@ from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
 from tasks.sources.youtube import call_youtube, find_channel
-from tasks.videos import list_videos
-from tasks.workspace import Table, Workspace, write_atomically
+from tasks.videos import end_listing, list_videos
+from tasks.workspace import Table, Workspace
 
 EVENT = "thumbtune.videos.new"
 """What the trigger of the train deployment in prefect.yaml waits for."""
@@ -104,10 +104,10 @@ class Memory(BaseModel):
     announced_at: datetime | None = None
 
     @classmethod
-    def read(cls, file: Path) -> "Memory":
+    def read(cls, workspace: Workspace, path: str) -> "Memory":
         """From a file; nothing is known if it is not there or damaged."""
         try:
-            return cls.model_validate_json(file.read_bytes())
+            return cls.model_validate_json(workspace.read(path))
         except (OSError, ValidationError):
             return cls()
 
@@ -159,12 +159,12 @@ def look_for_news(
     versions = registry.versions()
     newest = versions[-1] if versions else None
     seen = set(newest.seen) if newest else set()
-    file = registry.folder / "watch.json"
-    memory = Memory.read(file)
+    file = f"{registry.path}/watch.json"
+    memory = Memory.read(workspace, file)
     listed: list[str] = []
     if newest and parameters.source == "youtube":
         memory = _with_channel_id(workspace, parameters, memory)
-        write_atomically(file, memory.model_dump_json().encode())
+        workspace.write(file, memory.model_dump_json().encode())
         try:
             listed = newest_videos(memory.channel_id or "")
             if listed and seen.issuperset({*listed, *memory.waiting} - set(memory.dismissed)):
@@ -183,8 +183,9 @@ def look_for_news(
     update: dict[str, Any] = {"dismissed": dismissed, "waiting": new}
     if train:
         update |= {"announced": _mark(new), "announced_at": now}
-    write_atomically(file, memory.model_copy(update=update).model_dump_json().encode())
+    workspace.write(file, memory.model_copy(update=update).model_dump_json().encode())
     table = workspace.write_table("videos", unseen) if unseen else None
+    end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
 
 

@@ -1,23 +1,36 @@
-"""The workspace folder: everything heavy that a run keeps, named by its content.
+"""The workspace: everything heavy that a run keeps, named by its content.
 
 Tables of rows are JSON Lines files. A reference to one (`Table`) is what passes between tasks. All
-writes go to a temporary file that is then renamed, so a killed run leaves no half-written file.
+that is stored goes through `Workspace`, which keeps it in a local folder or in a bucket: see
+`tasks.storage`.
 """
 
-import contextlib
-import errno
 import hashlib
 import os
-import shutil
+import time
 import uuid
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Self, TypeVar
 
 import xxhash
+from filelock import FileLock
+from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict
 
+from tasks.storage import (
+    LIVING,
+    LocalStorage,
+    RemoteStorage,
+    Storage,
+    WorkspaceError,
+    checked_location,
+    remove_leftovers,
+)
+
 Row = TypeVar("Row", bound=BaseModel)
+
+MARKER = "workspace-id"
 
 
 def fingerprint(*parts: str | bytes | memoryview) -> str:
@@ -43,38 +56,9 @@ def checksum(*parts: str | bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`; readers see the old file or the whole new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:  # with the user's usual permissions, unlike mkstemp
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def replace_folder(folder: Path, target: Path) -> None:
-    """Put a finished folder in its place; what stood there before is removed.
-
-    Of two runs that do so at once, each finds the place empty or clears it; the last one stays.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        try:
-            folder.replace(target)
-            return
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        old = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        with contextlib.suppress(FileNotFoundError):
-            target.replace(old)
-        shutil.rmtree(old, ignore_errors=True)
+def mirrors() -> Path:
+    """The folder of the mirrors of remote workspaces; THUMBTUNE_CACHE sets another one."""
+    return Path(os.environ.get("THUMBTUNE_CACHE") or user_cache_path("thumbtune"))
 
 
 class Table(BaseModel):
@@ -101,29 +85,68 @@ class OutsideWorkspaceError(ValueError):
 
 
 class Workspace(BaseModel):
-    """A folder with an identity; results cached for one workspace do not hold for another."""
+    """A place with an identity; results cached for one workspace do not hold for another.
+
+    A small value that goes to other machines: where its files, or the mirror of them, lie on a
+    machine is known there.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    root: Path
+    location: str
+    """Absolute path of a local folder, or a URL that fsspec knows."""
     id: str
 
     @classmethod
-    def open(cls, root: Path) -> Self:
-        """Open the workspace at `root`, made if it is not there."""
-        root = root.expanduser().resolve()
-        root.mkdir(parents=True, exist_ok=True)
-        marker = root / "workspace-id"
-        if not marker.exists():
-            newcomer = root / f".workspace-id.{uuid.uuid4().hex}"
-            newcomer.write_text(uuid.uuid4().hex)
-            with contextlib.suppress(FileExistsError):  # of two runs that start at once, one wins
-                os.link(newcomer, marker)
-            newcomer.unlink()
-        return cls(root=root, id=marker.read_text())
+    def find(cls, location: str | Path) -> Self:
+        """The workspace at a local path or URL; nothing is made where there is none.
 
-    def place(self, path: str) -> Path:
-        """Where a stored path leads. Links within the workspace are its owner's, and followed.
+        Raises:
+            WorkspaceError: a URL that cannot be used.
+        """
+        text = checked_location(location)
+        if "://" not in text:
+            text = str(Path(text).expanduser().resolve())
+        here = cls(location=text.rstrip("/") or "/", id="")
+        try:
+            return here.model_copy(update={"id": here.read(MARKER).decode()})
+        except FileNotFoundError:
+            return here
+
+    @classmethod
+    def open(cls, location: str | Path) -> Self:
+        """The workspace at a local path or URL, made if it is not there.
+
+        Raises:
+            WorkspaceError: a URL that cannot be used.
+        """
+        here = cls.find(location)
+        if here.id:
+            return here
+        try:
+            here.create(MARKER, uuid.uuid4().hex.encode())  # of two runs at once, one wins
+        except FileNotFoundError:
+            raise WorkspaceError(
+                f"workspace: there is no place {here}. Make the bucket, or correct its name."
+            ) from None
+        return cls.find(location)
+
+    def __str__(self) -> str:
+        return self.location
+
+    @property
+    def root(self) -> Path:
+        """The folder on this machine: the workspace itself, or the mirror of a remote one."""
+        return self._storage.root
+
+    @property
+    def _storage(self) -> Storage:
+        if "://" not in self.location:
+            return LocalStorage(Path(self.location))
+        return RemoteStorage(self.location, mirrors() / fingerprint(self.location, self.id)[:32])
+
+    def _checked(self, path: str) -> str:
+        """A stored path in its plain form. Links within the workspace are its owner's.
 
         Args:
             path: relative to the workspace, as tables and cached results have it.
@@ -131,29 +154,110 @@ class Workspace(BaseModel):
         Raises:
             OutsideWorkspaceError: it leads out of the workspace: somebody has changed it.
         """
-        if not path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+        pure = PurePosixPath(path)
+        if not pure.parts or PurePath(path).is_absolute() or ".." in pure.parts:
             raise OutsideWorkspaceError(
-                f"The stored path {path!r} leads out of the workspace {self.root}. Delete the file "
+                f"The stored path {path!r} leads out of the workspace {self}. Delete the file "
                 "that names it; it is made again."
             )
-        return self.root / path
+        return pure.as_posix()
+
+    def place(self, path: str) -> Path:
+        """Where a stored file or folder lies on this machine, brought here first if need be.
+
+        It is for what is never changed, only added: of what changes, `read` gives the newest.
+        """
+        return self._storage.place(self._checked(path))
+
+    def places(self, paths: Iterable[str]) -> list[Path]:
+        """The same of several, brought here side by side."""
+        return self._storage.places([self._checked(path) for path in paths])
+
+    def renew(self, path: str) -> bool:
+        """Bring a file here once more, since it is damaged; False if it cannot be had again."""
+        return self._storage.renew(self._checked(path))
+
+    def forget(self, path: str) -> None:
+        """Remove the copy on this machine of what is stored elsewhere; nothing if it is local."""
+        self._storage.forget(self._checked(path))
 
     def has(self, path: str) -> bool:
         """Whether a stored path leads to something in the workspace."""
+        return self.has_all([path])
+
+    def has_all(self, paths: Iterable[str]) -> bool:
+        """Whether each of the stored paths does."""
         try:
-            return self.place(path).exists()
+            return not self.missing(paths)
         except OutsideWorkspaceError:
             return False
 
+    def missing(self, paths: Iterable[str]) -> set[str]:
+        """Those of the stored paths that lead to nothing."""
+        return self._storage.missing([self._checked(path) for path in paths])
+
     def holds(self, path: str, content: str) -> bool:
         """Whether a stored path leads to a file of this content, given by its fingerprint."""
-        return self.has(path) and fingerprint(self.place(path).read_bytes()) == content
+
+        def intact() -> bool:
+            try:
+                return fingerprint(self.place(path).read_bytes()) == content
+            except OSError:
+                return False
+
+        try:
+            return intact() or (self.renew(path) and intact())
+        except OutsideWorkspaceError:
+            return False
+
+    def read(self, path: str) -> bytes:
+        """A stored file as it is now, whoever wrote it. FileNotFoundError if there is none."""
+        return self._storage.read(self._checked(path))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file, so that readers see the old one or the whole new one."""
+        self._storage.write(self._checked(path), data)
+
+    def remove_leftovers(self) -> int:
+        """Delete what killed runs left half-written on this machine, once a day.
+
+        Returns:
+            The number of such files and folders.
+        """
+        looked = self.root / ".looked-for-leftovers"
+        if looked.exists() and time.time() - looked.stat().st_mtime < LIVING.total_seconds():
+            return 0
+        looked.touch()
+        return remove_leftovers(self.root)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Store a file named by its content; one that is there and intact is left alone."""
-        file = self.place(path)
+        file = self.root / self._checked(path)
         if not file.exists() or file.read_bytes() != data:
-            write_atomically(file, data)
+            self.write(path, data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file where there is none; of several writers one wins, the others get False."""
+        return self._storage.create(self._checked(path), data)
+
+    def put(self, path: str, source: Path) -> None:
+        """Move a finished file or folder from somewhere in `root` to its stored path."""
+        self._storage.put(self._checked(path), source)
+
+    def names(self, folder: str) -> list[str]:
+        """The names in a stored folder, sorted; none if there is no such folder."""
+        return self._storage.names(self._checked(folder))
+
+    def remove(self, path: str) -> None:
+        """Remove a stored file or folder, if it is there."""
+        self._storage.remove(self._checked(path))
+
+    def lock(self, path: str) -> FileLock:
+        """A lock among the processes of this machine: the operating system's, so it ends with its
+        process, however that dies."""
+        file = self.root / self._checked(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(file)
 
     def write_table(
         self,

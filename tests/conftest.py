@@ -9,7 +9,8 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["THUMBTUNE_PRIVATE_HOSTS"] = "localhost, 127.0.0.1"  # where the stand-ins are
 os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
@@ -20,11 +21,13 @@ from prefect.settings import (
 )
 from prefect.testing.utilities import prefect_test_harness
 from pytest_httpserver import HTTPServer
+from s3fs import S3FileSystem
 
 from tasks.matching import Matcher
 from tasks.registry import Version
 from tasks.workspace import Workspace
 from tests.prefect_server import Server
+from tests.s3_server import S3Server
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
 
@@ -72,6 +75,39 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     finally:
         server.process.terminate()
         server.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.server.stop()
+
+
+@pytest.fixture
+def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+    """Goes to a machine that has no mirrors of workspaces yet; the folder where they will be."""
+    machines = itertools.count()
+
+    def go() -> Path:
+        mirrors = tmp_path / f"machine-{next(machines)}"
+        monkeypatch.setenv("THUMBTUNE_CACHE", str(mirrors))
+        return mirrors
+
+    go()
+    return go
+
+
+@pytest.fixture
+def s3(
+    s3_server: S3Server, another_machine: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[S3Server]:
+    """A stand-in for S3 on this machine, with its credentials in the environment."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    S3FileSystem.clear_instance_cache()  # it keeps the credentials of its first use
+    yield s3_server
+    S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """Training on stored features of the frozen towers is the article's training, only faster."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from sample import MODEL
 from sample.make_channel import title
 from sample.scenes import draw, random_scene
 from tasks.evaluation import RecallEvaluator
-from tasks.features import FeatureStore, choose_precision, head_of, image_key
+from tasks.features import FeatureStore, KeyIndex, choose_precision, head_of, image_key
 from tasks.freezing import freeze
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example
@@ -154,11 +155,13 @@ def test_bfloat16_is_refused_where_it_changes_recall(
     model = SentenceTransformer(str(MODEL), device="cpu")
     freeze(model, ["projection"])
     trunk = Trunk(model, "image", 4, "bfloat16")
-    store = FeatureStore(workspace.root / "features" / trunk.fingerprint)
+    store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
     head_of(workspace, model, trial, "bfloat16")
     keys = [image_key(row) for row in trial]
     features = store.read(keys)
-    for file in store.folder.iterdir():  # as if the hardware had computed something else
+    for file in (
+        workspace.root / store.path
+    ).iterdir():  # as if the hardware had computed something else
         file.unlink()
     store.write({key: features[other] for key, other in zip(keys, reversed(keys), strict=True)})
     precision, why = choose_precision(workspace, model, trial, "bfloat16")
@@ -235,13 +238,53 @@ def test_a_damaged_feature_file_is_encoded_again(
     assert encode(workspace, examples) == (0, 0)
 
 
-def test_a_file_cut_short_or_half_written_is_no_feature(tmp_path: Path) -> None:
-    store = FeatureStore(tmp_path)
+def channel_features(name: str) -> dict[str, torch.Tensor]:
+    return {f"{name} {n}": torch.full((1, 4), float(n)) for n in range(8)}
+
+
+def test_a_read_opens_only_the_files_that_have_what_it_asks_for(workspace: Workspace) -> None:
+    store = FeatureStore(workspace, "features/trunk")
+    for name in "abcdef":
+        store.write(channel_features(name))
+    assert store.read(["nothing"]) == {}
+    own = set(KeyIndex.load(store.index_file).files_with(channel_features("c")))
+    assert len(own) == 1
+    for file in files(workspace):  # one that is opened and found damaged is removed
+        if file.name not in own:
+            file.write_bytes(b"damaged")
+    for _ in range(2):
+        assert (
+            store.read([*channel_features("c"), "nothing"]).keys() == channel_features("c").keys()
+        )
+    assert len(files(workspace)) == 6
+    assert store.read(list(channel_features("d"))) == {}
+    assert len(files(workspace)) == 5
+
+
+@pytest.mark.parametrize("lost", ["*.keys", ".index.npz"])
+@pytest.mark.parametrize("spoil", [Path.unlink, lambda file: file.write_bytes(b"damaged")])
+def test_features_are_found_without_what_tells_where_they_are(
+    workspace: Workspace, lost: str, spoil: Callable[[Path], Any]
+) -> None:
+    """As in a store that is older than it, or of a run that was killed."""
+    store = FeatureStore(workspace, "features/trunk")
+    store.write(channel_features("a"))
+    store.write(channel_features("b"))
+    if lost == ".index.npz":
+        store.read(["a 1"])
+    for file in (workspace.root / "features").rglob(lost):
+        spoil(file)
+    for name in "ab":
+        assert store.read(list(channel_features(name))).keys() == channel_features(name).keys()
+
+
+def test_a_file_cut_short_or_half_written_is_no_feature(workspace: Workspace) -> None:
+    store = FeatureStore(workspace, "features")
     store.write({"a": torch.ones(1, 4), "b": torch.zeros(3, 4)})
     assert store.read(["a", "b", "c"]).keys() == {"a", "b"}
     assert store.read(["b"])["b"].shape == (3, 4)
-    [file] = tmp_path.glob("*.safetensors")
-    (tmp_path / f".{file.name}.temporary").write_bytes(file.read_bytes()[:50])
+    [file] = (workspace.root / "features").glob("*.safetensors")
+    (file.parent / f".{file.name}.temporary").write_bytes(file.read_bytes()[:50])
     assert store.read(["a"])["a"].tolist() == [[1, 1, 1, 1]]
     file.write_bytes(file.read_bytes()[:-8])
     assert store.read(["a"]) == {}

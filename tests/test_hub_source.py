@@ -7,9 +7,10 @@ import pytest
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 
-from tasks.parameters import VideosParameters
+from tasks.parameters import ThumbnailsParameters, VideosParameters
 from tasks.sources import SourceError
 from tasks.sources.hub import list_hub
+from tasks.thumbnails import ThumbnailStore
 from tasks.videos import list_videos
 from tasks.workspace import Workspace
 
@@ -54,9 +55,9 @@ def test_pictures_in_the_dataset_are_put_into_the_workspace(
     row = {"video_id": "a", "title": "A", "image": {"bytes": file.getvalue(), "path": None}}
     Dataset.from_list([row], features=features).save_to_disk(tmp_path / "saved")
     [video] = list_hub(workspace, str(tmp_path / "saved"))
-    stored = Path(video.thumbnails["file"])
-    assert stored.is_relative_to(workspace.root)
-    assert stored.read_bytes() == file.getvalue()
+    assert workspace.read(video.thumbnails["file"]) == file.getvalue()
+    store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
+    assert workspace.read(str(store.get(video).image)) == file.getvalue()
 
 
 def test_a_dataset_cannot_name_a_file_of_this_machine(tmp_path: Path, workspace: Workspace) -> None:

@@ -36,6 +36,7 @@ from tasks.indexing import (
     with_graph,
 )
 from tasks.matching import Matcher, TitleError, examples_of
+from tasks.models import load_model
 from tasks.registry import Version
 from tasks.thumbnails import load_image
 from tasks.workspace import Table, Workspace
@@ -126,11 +127,11 @@ def test_a_channels_index_ranks_as_the_plain_model_and_runs_no_tower_again(
     assert (done.pictures, done.added, done.removed, done.recall_at_10) == (40, 40, 0, None)
     assert {file for file in files(workspace) if "features" in file.parts} == towers
 
-    model = SentenceTransformer(version.model.path)
+    model = load_model(version.model, workspace)
     images = model.encode(
         [load_image(workspace, example) for example in examples], normalize_embeddings=True
     )
-    index = open_index(workspace, channel_place(workspace, matcher.fingerprint, version))
+    index = open_index(workspace, channel_place(matcher.fingerprint, version))
     words = "a castle in the snow"
     cosines = images @ model.encode(words, normalize_embeddings=True)
     hits = search_words(index, matcher, words, top=5)
@@ -175,7 +176,7 @@ def test_a_folder_is_searched_by_the_names_of_its_pictures(
 ) -> None:
     done = index_folder(workspace, library, matcher)
     assert (done.pictures, done.dropped) == (5, {"not a JPEG, PNG, WebP or GIF picture": 1})
-    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, library))
+    index = open_index(workspace, folder_place(matcher.fingerprint, library))
     assert {(entry.id, entry.title) for entry in index.entries} == {
         ("a.jpg", "a"),
         ("deep/b.JPG", "b"),
@@ -200,7 +201,7 @@ def test_a_folder_that_is_a_channel_has_the_titles_of_its_manifest(
         shutil.copy(CHANNEL / row["image"], folder / row["image"])
     (folder / "manifest.json").write_text(json.dumps(rows))
     index_folder(workspace, folder, matcher)
-    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, folder))
+    index = open_index(workspace, folder_place(matcher.fingerprint, folder))
     assert {entry.id: entry.title for entry in index.entries} == {
         row["id"]: row["title"] for row in rows
     }
@@ -220,7 +221,7 @@ def test_only_new_and_changed_pictures_of_a_folder_are_read_and_embedded(
     before = files(workspace)
     done = index_folder(workspace, library, matcher)
     assert (done.pictures, done.added, done.removed) == (5, 2, 2)
-    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, library))
+    index = open_index(workspace, folder_place(matcher.fingerprint, library))
     assert {entry.id for entry in index.entries} == {
         "a.jpg",
         "deep/b.JPG",
@@ -248,7 +249,7 @@ def test_a_new_champion_of_the_same_towers_indexes_a_folder_without_running_them
 def test_any_model_can_index_a_folder(workspace: Workspace, library: Path) -> None:
     matcher = Matcher.of_model("sample")
     index_folder(workspace, library, matcher)
-    index = open_index(workspace, folder_place(workspace, matcher.fingerprint, library))
+    index = open_index(workspace, folder_place(matcher.fingerprint, library))
     vectors = dict(zip([e.id for e in index.entries], index.vectors.matrix, strict=True))
     images = [matcher.read_picture(library / id_) for id_ in vectors]
     plain = SentenceTransformer(str(MODEL)).encode(images, normalize_embeddings=True)
@@ -258,10 +259,10 @@ def test_any_model_can_index_a_folder(workspace: Workspace, library: Path) -> No
 def test_a_large_library_has_a_graph_whose_recall_is_told_and_kept(
     workspace: Workspace, version: Version, matcher: Matcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = channel_place(workspace, matcher.fingerprint, version)
+    place = channel_place(matcher.fingerprint, version)
     index_channel(workspace, version, matcher)
     exact = search_words(open_index(workspace, place), matcher, "a boat", top=5)
-    shutil.rmtree(place)
+    workspace.remove(place)
     monkeypatch.setattr(indexing, "EXACT_BELOW", 30)
     assert index_channel(workspace, version, matcher).recall_at_10 == 1.0
     index = open_index(workspace, place)
@@ -299,16 +300,17 @@ def test_a_damaged_index_is_an_error_and_is_made_again(
     damage: Callable[[Path], Any],
 ) -> None:
     monkeypatch.setattr(indexing, "EXACT_BELOW", 30)
-    place = channel_place(workspace, matcher.fingerprint, version)
+    place = channel_place(matcher.fingerprint, version)
     index_channel(workspace, version, matcher)
     hits = search_words(open_index(workspace, place), matcher, "a boat")
-    [file] = (file for file in place.iterdir() if file.name.endswith(ending))
+    folder = workspace.root / place
+    [file] = (file for file in folder.iterdir() if file.name.endswith(ending))
     damage(file)
     with pytest.raises(NoIndexError, match="or it is damaged"):
         open_index(workspace, place)
     assert index_channel(workspace, version, matcher).added == 40
     assert search_words(open_index(workspace, place), matcher, "a boat") == hits
-    assert len(list(place.iterdir())) == 5  # no left-overs
+    assert len(list(folder.iterdir())) == 5  # no left-overs
 
 
 def update_often(root: Path, version: Version, folder: Path, rounds: int) -> None:
@@ -330,7 +332,7 @@ def test_two_writers_and_a_reader_at_once_always_see_a_whole_index(
     writers = [context.Process(target=update_often, args=arguments) for _ in range(2)]
     for writer in writers:
         writer.start()
-    place = folder_place(workspace, matcher.fingerprint, library)
+    place = folder_place(matcher.fingerprint, library)
     sizes = set()
     while any(writer.is_alive() for writer in writers):
         index = open_index(workspace, place)
@@ -345,13 +347,13 @@ def test_a_killed_update_leaves_a_whole_index_and_blocks_nobody(
     workspace: Workspace, version: Version, matcher: Matcher, library: Path
 ) -> None:
     index_folder(workspace, library, matcher)
-    place = folder_place(workspace, matcher.fingerprint, library)
+    place = folder_place(matcher.fingerprint, library)
     process = multiprocessing.get_context("spawn").Process(
         target=update_often, args=(workspace.root, version, library, 10_000)
     )
-    before = (place / "index.json").read_bytes()
+    before = workspace.read(f"{place}/index.json")
     process.start()
-    while (place / "index.json").read_bytes() == before:
+    while workspace.read(f"{place}/index.json") == before:
         time.sleep(0.01)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
@@ -359,7 +361,7 @@ def test_a_killed_update_leaves_a_whole_index_and_blocks_nobody(
     for extra in library.glob("extra-*"):
         extra.unlink()
     assert index_folder(workspace, library, matcher).pictures == 5
-    assert len(list(place.iterdir())) == 4
+    assert len(list((workspace.root / place).iterdir())) == 4
 
 
 def test_what_cannot_be_indexed_or_searched_is_an_error_with_the_mend(
@@ -374,9 +376,9 @@ def test_what_cannot_be_indexed_or_searched_is_an_error_with_the_mend(
     with pytest.raises(LibraryError, match=r"to index \(1 not a JPEG"):
         index_folder(workspace, tmp_path / "empty", matcher)
     with pytest.raises(NoIndexError, match="thumbtune index FOLDER"):
-        open_index(workspace, folder_place(workspace, matcher.fingerprint, tmp_path))
+        open_index(workspace, folder_place(matcher.fingerprint, tmp_path))
     index_channel(workspace, version, matcher)
-    index = open_index(workspace, channel_place(workspace, matcher.fingerprint, version))
+    index = open_index(workspace, channel_place(matcher.fingerprint, version))
     with pytest.raises(TitleError, match="words: there are none"):
         search_words(index, matcher, " ")
 
@@ -385,7 +387,7 @@ def test_the_task_loads_no_model_where_nothing_is_new(
     workspace: Workspace, version: Version, matcher: Matcher
 ) -> None:
     assert index_thumbnails(workspace, version, version.examples) == 40
-    Path(version.model.path).rename(workspace.root / "elsewhere")
+    workspace.place(version.model.path).rename(workspace.root / "elsewhere")
     assert index_thumbnails(workspace, version, version.examples) == 40
     new = workspace.write_table("entries", [Entry(id="n", title="n", image="thumbnails/n.jpg")])
     assert index_thumbnails(workspace, version, new) is None  # warned of: it cannot be loaded

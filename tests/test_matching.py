@@ -16,6 +16,7 @@ from tasks.matching import (
     open_champion,
     read_picture,
 )
+from tasks.models import folder_of
 from tasks.registry import Registry, UnknownChannelError, Version
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
@@ -42,7 +43,7 @@ def test_a_title_is_held_against_the_untrained_pairs_and_all_titles_of_the_chann
     workspace: Workspace, version: Version, examples: list[Example], untouched: bool
 ) -> None:
     matcher = Matcher.of_version(workspace, version, untouched)
-    path = (version.untouched if untouched else version.model).path
+    path = str(folder_of(version.untouched if untouched else version.model, workspace))
     images = [load_image(workspace, example) for example in examples]
     titles = [example.title for example in examples]
     held_out = np.array([example.split != "train" for example in examples])
@@ -197,8 +198,7 @@ def test_a_champion_that_cannot_be_used_is_an_error_with_the_mend(
     (workspace.root / version.examples.path).write_text("{}")
     with pytest.raises(NoModelError, match="gone or damaged"):
         open_champion(workspace.root)
-    (Path(version.model.path) / "modules.json").rename(workspace.root / "modules.json")
-    Path(version.model.path).rename(workspace.root / "elsewhere")
+    workspace.place(version.model.path).rename(workspace.root / "elsewhere")
     with pytest.raises(NoModelError, match=r"weights .* are no longer there"):
         open_champion(workspace.root)
 

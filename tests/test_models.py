@@ -15,6 +15,7 @@ from sample import MODEL
 from tasks.models import (
     ModelNotFoundError,
     NotAClipError,
+    folder_of,
     hash_of,
     load_clip,
     load_model,
@@ -98,11 +99,16 @@ def test_only_weights_that_are_read_are_downloaded(files: list[str], left_out: l
 
 RESOLVE = """
 import json, os
-from tasks.models import resolve, resolve_model
+from tasks.models import ModelReference, folder_of, resolve, resolve_model
+def at_commit(name, parameter):
+    name, _, commit = name.partition("@")
+    known = ModelReference(name=name, path=f"/another/machine/{commit}", fingerprint=commit)
+    return known.model_copy(update={"path": str(folder_of(known))})
 answers = {}
 for key, name, token in json.loads(os.environ["ASKED"]):
     os.environ["HF_TOKEN"] = token
     asked = resolve.with_options(retry_delay_seconds=0.05) if "task" in key else resolve_model
+    asked = at_commit if "@" in name else asked
     try:
         answers[key] = asked(name, "model").model_dump()
     except Exception as error:
@@ -131,6 +137,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
         server.add("model", "owner/gated", folder, gated=True)
         server.add("model", "owner/private", folder, private=True)
         server.add("model", "owner/slow", folder)
+        moved = server.add("model", "owner/moved", folder)
+        moved.commit({name: moved.files[name] for name in list(moved.files)[1:]}, "another")
         yield server
 
 
@@ -156,6 +164,7 @@ def online(hub: HubServer, home: Path) -> dict[str, Any]:
         ("task, failing twice", "owner/slow", ""),
         ("task, unknown", "owner/nowhere", ""),
         ("private with token", "owner/private", READ_TOKEN),
+        ("at a commit", f"owner/moved@{hub.repositories['model', 'owner/moved'].commits[-2]}", ""),
     )
 
 
@@ -173,6 +182,24 @@ def without_network(hub: HubServer, home: Path, online: dict[str, Any]) -> dict[
 
 def test_a_hub_model_is_identified_by_its_commit(hub: HubServer, online: dict[str, Any]) -> None:
     assert online["clip"]["fingerprint"] == hub.repositories["model", "owner/clip"].head
+
+
+def test_a_hub_model_that_another_machine_resolved_is_had_here_at_its_commit(
+    hub: HubServer, online: dict[str, Any]
+) -> None:
+    *_, before, head = hub.repositories["model", "owner/moved"].commits
+    assert Path(online["at a commit"]["path"]).name == before != head
+    assert load_clip(resolve_model(online["at a commit"]["path"])).supports("image")
+
+
+def test_a_model_that_another_machine_resolved_is_found_here_by_its_name(clip: Path) -> None:
+    elsewhere = {"path": "/another/machine/clip"}
+    assert folder_of(resolve_model("sample").model_copy(update=elsewhere)) == MODEL
+    known = resolve_model(str(clip)).model_copy(update=elsewhere)
+    assert folder_of(known) == clip
+    other = known.model_copy(update={"fingerprint": "of other weights"})
+    with pytest.raises(ModelNotFoundError, match="has other weights than where it was used before"):
+        folder_of(other)
 
 
 def test_the_safetensors_come_and_their_twins_do_not(online: dict[str, Any]) -> None:

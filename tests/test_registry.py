@@ -113,7 +113,7 @@ def test_a_record_that_was_changed_deletes_nothing_outside(
 ) -> None:
     (tmp_path / "mine").mkdir()
     [first, *_] = [add(registry, n, workspace) for n in range(1, 5)]
-    file = registry.folder / "versions" / "000001.json"
+    file = workspace.root / registry.path / "versions" / "000001.json"
     file.write_text(file.read_text().replace(first.model.path, str(tmp_path / "mine")))
     assert registry.remove_old_models(keep=1) == [2, 3]
     assert (tmp_path / "mine").is_dir()

@@ -105,7 +105,7 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
     champion = house.registry.champion()
     assert champion is not None
     assert champion.number == decisions[-1].champion
-    assert Path(champion.model.path).exists()
+    assert champion.model.is_there(house.workspace)
     assert [message["version"] for message in house.told] == [1, 2]
     assert {message["event"] for message in house.told} <= {"model.promoted", "model.kept"}
     assert "against the untouched's" in house.told[0]["text"]

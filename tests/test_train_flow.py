@@ -20,6 +20,7 @@ from flows.train_flow import TrainRun, train
 from tasks.evaluation import RecallEvaluator
 from tasks.freezing import NothingMatchesError
 from tasks.indexing import channel_place, open_index
+from tasks.models import load_model
 from tasks.parameters import EvaluationParameters
 from tasks.registry import Registry
 from tasks.thumbnails import Example, TooManyBadThumbnailsError
@@ -210,9 +211,9 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason
     assert again.why.startswith("was decided on before: promoted")
     champion = registry.champion()
     assert champion is not None
-    assert SentenceTransformer(champion.model.path).supports("image")
     workspace = Workspace.open(tmp_path / "workspace")
-    place = channel_place(workspace, champion.model.fingerprint, champion)
+    assert load_model(champion.model, workspace).supports("image")
+    place = channel_place(champion.model.fingerprint, champion)
     index = open_index(workspace, place)
     assert {entry.id for entry in index.entries} == set(champion.seen)
 

@@ -1,7 +1,6 @@
 """Fine-tuning itself, on the bundled sample."""
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sample import MODEL
 from tasks.evaluation import NotFiniteError, RecallEvaluator, embed_titles
 from tasks.freezing import freeze
+from tasks.models import load_model
 from tasks.negatives import pair_titles
 from tasks.parameters import (
     SPLITS,
@@ -203,11 +203,13 @@ def test_no_batch_holds_a_title_twice_though_negatives_are_other_rows_positives(
         assert len(titles) == len(set(titles))
 
 
-def test_a_model_is_saved_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+def test_a_model_is_saved_whole_and_replaces_the_old_one(workspace: Workspace) -> None:
     model = SentenceTransformer(str(MODEL))
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "old").touch()
-    folder = save(model, tmp_path)
-    assert not (folder / "old").exists()
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert (SentenceTransformer(str(folder)).encode("a") == model.encode("a")).all()
+    folder = workspace.root / "models" / "key"
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "old").touch()
+    saved = save(model, workspace, "models/key", "mine")
+    assert saved.path == "models/key/model"
+    assert not (folder / "model" / "old").exists()
+    assert [path.name for path in folder.iterdir()] == ["model"]
+    assert (load_model(saved, workspace).encode("a") == model.encode("a")).all()

@@ -171,7 +171,7 @@ def test_new_videos_join_the_champions_index_before_there_are_enough_to_train(
     channel += [make_video(n) for n in (102, 104)]
     for _ in range(2):
         assert not watch(**options)[0].train
-        index = open_index(workspace, channel_place(workspace, version.model.fingerprint, version))
+        index = open_index(workspace, channel_place(version.model.fingerprint, version))
         assert {entry.id for entry in index.entries} - set(version.seen) == {
             "video-00102",
             "video-00104",

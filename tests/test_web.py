@@ -268,7 +268,7 @@ def test_a_promotion_shows_without_a_restart(site: Site, page: Page) -> None:
 
 
 def test_without_a_champion_the_page_says_how_to_get_one(site: Site, page: Page) -> None:
-    decisions = site.registry.folder / "decisions"
+    decisions = site.workspace.root / site.registry.path / "decisions"
     aside = decisions.rename(decisions.with_name("aside"))
     try:
         page.reload()
@@ -428,8 +428,7 @@ def test_the_index_is_opened_once_and_again_when_it_has_changed(
     }
     assert champion.index() is second
 
-    place = channel_place(workspace, version.model.fingerprint, version)
-    (place / "index.json").unlink()
+    workspace.remove(f"{channel_place(version.model.fingerprint, version)}/index.json")
     with pytest.raises(NoIndexError):
         champion.index()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,13 +15,9 @@ from prefect import Task, flow, task
 from pydantic import BaseModel
 
 from tasks.caching import Stages, content_key
-from tasks.workspace import (
-    OutsideWorkspaceError,
-    Table,
-    Workspace,
-    fingerprint,
-    replace_folder,
-)
+from tasks.storage import replace_folder
+from tasks.workspace import OutsideWorkspaceError, Table, Workspace, fingerprint
+from tests.s3_server import S3Server
 
 
 class Row(BaseModel):
@@ -31,24 +28,91 @@ class Row(BaseModel):
 ROWS = [Row(name="á 😱\n", number=1), Row(name="", number=-2)]
 
 
-def test_a_table_comes_back_as_it_was(workspace: Workspace) -> None:
-    table = workspace.write_table("rows", ROWS, dropped={"bad": 3})
-    assert workspace.read_table(table, Row) == ROWS
+LOCATIONS = ["a folder", "memory", "s3"]
+
+
+def make_location(request: pytest.FixtureRequest, kind: str) -> str:
+    if kind == "s3":
+        s3: S3Server = request.getfixturevalue("s3")
+        return f"s3://{s3.new_bucket()}/a/workspace"
+    if kind == "memory":
+        request.getfixturevalue("another_machine")
+        return f"memory://{uuid.uuid4().hex}"
+    return str(request.getfixturevalue("tmp_path") / "workspace")
+
+
+@pytest.fixture(params=LOCATIONS)
+def anywhere(request: pytest.FixtureRequest) -> Workspace:
+    """A workspace in a local folder, in fsspec's memory, and in a bucket."""
+    return Workspace.open(make_location(request, request.param))
+
+
+def test_a_table_comes_back_as_it_was(anywhere: Workspace) -> None:
+    table = anywhere.write_table("rows", ROWS, dropped={"bad": 3})
+    assert anywhere.read_table(table, Row) == ROWS
     assert (table.rows, table.dropped) == (2, {"bad": 3})
-    assert table.is_whole(workspace)
+    assert table.is_whole(anywhere)
 
 
-def test_equal_rows_give_the_same_file_and_others_another(workspace: Workspace) -> None:
-    first, again = (workspace.write_table("rows", ROWS) for _ in range(2))
+def test_equal_rows_give_the_same_file_and_others_another(anywhere: Workspace) -> None:
+    first, again = (anywhere.write_table("rows", ROWS) for _ in range(2))
     assert first == again
-    assert workspace.write_table("rows", ROWS[::-1]).path != first.path
+    assert anywhere.write_table("rows", ROWS[::-1]).path != first.path
 
 
-def test_a_damaged_table_is_known_and_written_again(workspace: Workspace) -> None:
-    table = workspace.write_table("rows", ROWS)
-    (workspace.root / table.path).write_text("{}")
-    assert not table.is_whole(workspace)
-    assert workspace.write_table("rows", ROWS).is_whole(workspace)
+def test_a_table_whose_stored_bytes_are_damaged_is_known_and_written_again(
+    anywhere: Workspace,
+) -> None:
+    table = anywhere.write_table("rows", ROWS)
+    anywhere.write(table.path, b"{}")
+    assert not table.is_whole(anywhere)
+    assert anywhere.write_table("rows", ROWS).is_whole(anywhere)
+
+
+def test_what_is_stored_is_there_until_it_is_removed(anywhere: Workspace) -> None:
+    for path in ("folder/sub/b", "folder/a", "folder/.hidden", "other"):
+        anywhere.write(path, path.encode())
+    assert anywhere.names("folder") == ["a", "sub"]
+    assert anywhere.names("nowhere") == []
+    assert anywhere.has_all(["folder/a", "folder/sub", "other"])
+    assert anywhere.missing(["folder/a", "nowhere"]) == {"nowhere"}
+    assert anywhere.place("folder/sub/b").read_bytes() == b"folder/sub/b"
+    assert not anywhere.place("nowhere").exists()
+    for path in ("folder", "other", "nowhere"):
+        anywhere.remove(path)
+        assert not anywhere.has(path)
+        with pytest.raises(FileNotFoundError):
+            anywhere.read(f"{path}/a" if path == "folder" else path)
+
+
+def test_a_file_is_created_by_one_of_several_writers(anywhere: Workspace) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: anywhere.create("record", str(n).encode()), range(8)))
+    assert won.count(True) == 1
+    assert anywhere.read("record") == str(won.index(True)).encode()
+
+
+def test_a_finished_folder_takes_the_place_of_the_old_one(anywhere: Workspace) -> None:
+    for name in ("old", "new"):
+        folder = anywhere.root / "scratch"
+        (folder / "sub").mkdir(parents=True)
+        (folder / "sub" / name).write_text(name)
+        anywhere.put("folder", folder)
+        assert not folder.exists()
+    assert anywhere.names("folder/sub") == ["new"]
+    assert anywhere.read("folder/sub/new") == b"new"
+    assert [file.name for file in anywhere.place("folder").rglob("*")] == ["sub", "new"]
+
+
+@pytest.mark.parametrize("kind", LOCATIONS)
+def test_runs_that_open_a_workspace_at_once_agree_on_its_identity(
+    request: pytest.FixtureRequest, kind: str
+) -> None:
+    location = make_location(request, kind)
+    assert Workspace.find(location).id == ""
+    with ThreadPoolExecutor(16) as pool:
+        opened = set(pool.map(Workspace.open, [location] * 64))
+    assert opened == {Workspace.find(location)}
 
 
 def test_a_stored_file_may_be_read_by_whom_the_umask_lets(workspace: Workspace) -> None:
@@ -58,10 +122,8 @@ def test_a_stored_file_may_be_read_by_whom_the_umask_lets(workspace: Workspace) 
     assert (workspace.root / table.path).stat().st_mode == plain.stat().st_mode
 
 
-def test_runs_that_open_a_workspace_at_once_agree_on_its_identity(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        opened = list(pool.map(Workspace.open, [tmp_path / "w"] * 64))
-    assert len({workspace.id for workspace in opened}) == 1
+def test_a_new_workspace_is_a_folder_with_its_identity_and_nothing_else(tmp_path: Path) -> None:
+    Workspace.open(tmp_path / "w")
     assert [file.name for file in (tmp_path / "w").iterdir()] == ["workspace-id"]
 
 
@@ -88,22 +150,51 @@ def test_folders_that_replace_one_another_at_once_leave_one_whole(tmp_path: Path
     assert len({(tmp_path / "target" / name).read_text() for name in "ab"}) == 1
 
 
+def test_what_killed_runs_left_half_written_is_removed_after_a_day(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    table = workspace.write_table("rows", ROWS)
+    mark = "0" * 32
+    leftovers = [f"rows/.a.jsonl.{mark}", f"registry/.{mark}", f"indexes/x/.{mark}.jsonl"]
+    models = [f"models/key/.model.{mark}", "models/key/.model.a1b2_c3d"]
+    others = ["models/key/model.safetensors", "rows/.DS_Store", f"thumbnails/{mark}.jpg"]
+    for path in [*leftovers, *others, *(f"{model}/weights" for model in models)]:
+        (workspace.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / path).write_text("")
+    (workspace.root / f".{mark}").symlink_to(tmp_path, target_is_directory=True)
+    assert workspace.remove_leftovers() == 0
+    for path in workspace.root.rglob("*"):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    assert workspace.remove_leftovers() == 6
+    assert not any((workspace.root / path).exists() for path in [*leftovers, *models])
+    assert all((workspace.root / path).exists() for path in others)
+    assert table.is_whole(workspace)
+
+
 @pytest.mark.parametrize("path", ["../there.jsonl", "/etc/passwd", "rows/../../there.jsonl", ""])
-def test_a_stored_path_does_not_lead_out_of_the_workspace(workspace: Workspace, path: str) -> None:
-    (workspace.root.parent / "there.jsonl").write_text("")
+def test_a_stored_path_does_not_lead_out_of_the_workspace(anywhere: Workspace, path: str) -> None:
+    anywhere.root.mkdir(parents=True, exist_ok=True)
+    (anywhere.root.parent / "there.jsonl").write_text("")
     table = Table(path=path, fingerprint=fingerprint(""), rows=0)
-    assert not table.is_whole(workspace)
+    assert not table.is_whole(anywhere)
+    assert not anywhere.has(path)
     with pytest.raises(OutsideWorkspaceError, match=r"leads out of the workspace .* Delete"):
-        workspace.read_table(table, Row)
+        anywhere.read_table(table, Row)
+    for ask in (anywhere.read, anywhere.remove, anywhere.names, anywhere.lock, anywhere.renew):
+        with pytest.raises(OutsideWorkspaceError):
+            ask(path)
+    for write in (anywhere.write_file, anywhere.write, anywhere.create):
+        with pytest.raises(OutsideWorkspaceError):
+            write(path, b"x")
     with pytest.raises(OutsideWorkspaceError):
-        workspace.write_file(path, b"x")
+        anywhere.put(path, anywhere.root)
 
 
 @given(st.lists(st.sampled_from(["a", "b", ".", "..", "/", "//", ""])).map("/".join))
 def test_a_place_is_below_the_workspace_or_an_error(path: str) -> None:
     root = Path("/somewhere/workspace")
     with contextlib.suppress(OutsideWorkspaceError):
-        place = Workspace(root=root, id="").place(path)
+        place = Workspace(location=str(root), id="").place(path)
         assert Path(os.path.normpath(place)).is_relative_to(root)
 
 

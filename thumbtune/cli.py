@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-Folder = Annotated[Path, typer.Option(help="The workspace of the training runs.")]
+Place = Annotated[
+    str, typer.Option(help="The workspace of the training runs: a local path or a URL.")
+]
 Channel = Annotated[
     str | None,
     typer.Option(help="As it was given to training; not needed if one channel has models."),
@@ -37,7 +39,7 @@ Model = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-WORKSPACE = Path("~/.thumbtune")
+WORKSPACE = "~/.thumbtune"
 METRICS = ("Recall@1", "Recall@5", "MRR")
 
 
@@ -58,24 +60,22 @@ def errors_in_words() -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def registry_at(workspace: Path, source: str | None, channel: str | None) -> "Registry":
+def registry_at(workspace: str, source: str | None, channel: str | None) -> "Registry":
     """The registry of a channel that has a model; nothing is made where there is none."""
     from tasks.registry import find_registry
     from tasks.workspace import Workspace
 
-    root = workspace.expanduser().resolve()
-    return find_registry(Workspace(root=root, id=""), source, channel)
+    return find_registry(Workspace.find(workspace), source, channel)
 
 
 def champion_at(
-    workspace: Path, source: str | None, channel: str | None
+    workspace: str, source: str | None, channel: str | None
 ) -> "tuple[Workspace, Version]":
     """The workspace, and the version in use of a channel."""
     from tasks.matching import champion_of
-    from tasks.workspace import Workspace
 
-    version = champion_of(registry_at(workspace, source, channel))
-    return Workspace.open(workspace), version
+    registry = registry_at(workspace, source, channel)
+    return registry.workspace, champion_of(registry)
 
 
 @app.command()
@@ -92,7 +92,7 @@ def match(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Folder = WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Rank titles by how well they fit a thumbnail, the best first.
@@ -186,7 +186,7 @@ def search(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Folder = WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Find thumbnails by words or by a picture, the nearest first."""
@@ -205,11 +205,11 @@ def search(
         asked = (model, channel, source, workspace)
         if folder:
             place, matcher = _for_folder(*asked)
-            index = open_index(place, folder_place(place, matcher.fingerprint, folder))
+            index = open_index(place, folder_place(matcher.fingerprint, folder))
         else:
             place, version, matcher = _by_champion(*asked)
             index_channel(place, version, matcher)
-            index = open_index(place, channel_place(place, matcher.fingerprint, version))
+            index = open_index(place, channel_place(matcher.fingerprint, version))
         if image:
             hits = search_picture(index, matcher, matcher.read_picture(image), top)
         else:
@@ -234,7 +234,7 @@ def index(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Folder = WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Prepare a folder, or the channel, for `search`; only what is new is embedded."""
@@ -262,7 +262,7 @@ def index(
 
 
 def _by_champion(
-    model: str | None, channel: str | None, source: str | None, workspace: Path
+    model: str | None, channel: str | None, source: str | None, workspace: str
 ) -> "tuple[Workspace, Version, Matcher]":
     """The champion's version, whose channel it is about, and the model to search by."""
     from tasks.matching import Matcher
@@ -273,7 +273,7 @@ def _by_champion(
 
 
 def _for_folder(
-    model: str | None, channel: str | None, source: str | None, workspace: Path
+    model: str | None, channel: str | None, source: str | None, workspace: str
 ) -> "tuple[Workspace, Matcher]":
     """The model to search a folder by; without `model` it is the champion."""
     from tasks.matching import Matcher
@@ -293,7 +293,7 @@ def _print_json(value: Any) -> None:
 def models(
     channel: Channel = None,
     source: Source = None,
-    workspace: Folder = WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """List the versions of a channel's model, with their metrics on test, and the champion."""
@@ -303,7 +303,7 @@ def models(
         current = champion.number if champion else None
         reasons = {decision.version: decision.why for decision in registry.decisions()}
         rows = [
-            _row(version, version.number == current, reasons.get(version.number, "not decided on"))
+            _row(registry.workspace, version, version.number == current, reasons)
             for version in registry.versions()
         ]
     if as_json:
@@ -328,16 +328,19 @@ def models(
         console.print(Text(f"Version {row['version']} {row['why']}"))
 
 
-def _row(version: "Version", is_champion: bool, why: str) -> dict[str, Any]:
+def _row(
+    workspace: "Workspace", version: "Version", is_champion: bool, reasons: dict[int, str]
+) -> dict[str, Any]:
+    kept = version.model.kept_at(workspace)
     return {
         "version": version.number,
         "champion": is_champion,
         "created": version.created.isoformat(),
         "videos": len(version.seen),
         "metrics": version.metrics,
-        "model": version.model.path,
-        "weights": Path(version.model.path).exists(),
-        "why": why,
+        "model": f"{workspace}/{kept}" if kept else version.model.path,
+        "weights": version.model.is_there(workspace),
+        "why": reasons.get(version.number, "not decided on"),
     }
 
 
@@ -346,7 +349,7 @@ def rollback(
     version: Annotated[int, typer.Argument(help="Number of the version to use from now on.")],
     channel: Channel = None,
     source: Source = None,
-    workspace: Folder = WORKSPACE,
+    workspace: Place = WORKSPACE,
     why: Annotated[str, typer.Option(help="Kept in the history.")] = "rolled back by hand",
     as_json: AsJson = False,
 ) -> None:
@@ -364,7 +367,7 @@ def rollback(
 def web(
     channel: Channel = None,
     source: Source = None,
-    workspace: Folder = WORKSPACE,
+    workspace: Place = WORKSPACE,
     host: Annotated[
         str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
     ] = "127.0.0.1",
@@ -373,10 +376,9 @@ def web(
     """Serve a page on which to match titles, search thumbnails and read the report."""
     with errors_in_words():
         registry = registry_at(workspace, source, channel)
-        from tasks.workspace import Workspace
         from thumbtune.web import serve
 
-        serve(Workspace.open(workspace), registry, host, port)
+        serve(registry.workspace, registry, host, port)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache, wraps
 from html import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
@@ -128,16 +128,16 @@ class Champion:
         place = self._place(self.version().number)
         names = b""
         with suppress(OSError):
-            names = (place / "index.json").read_bytes()
+            names = self.workspace.read(f"{place}/index.json")
         return self._opened(place, names)
 
-    def _open(self, place: Path, names: bytes) -> ThumbnailIndex:
+    def _open(self, place: str, names: bytes) -> ThumbnailIndex:
         return open_index(self.workspace, place)
 
-    def _index(self, number: int) -> Path:
+    def _index(self, number: int) -> str:
         version, matcher = self.registry.version(number), self._matcher(number, False)
         index_channel(self.workspace, version, matcher)
-        return channel_place(self.workspace, matcher.fingerprint, version)
+        return channel_place(matcher.fingerprint, version)
 
     def unseen_pairs(self) -> int:
         """How many pairs of the channel it was not trained on."""
@@ -275,13 +275,15 @@ def _shown(hit: Hit, matcher: Matcher) -> str | None:
 def report(champion: Champion) -> str:
     """The report of the version in use."""
     version = champion.version()
-    page = Path(version.model.path).parent / "report.html"
-    if not page.exists():
+    path = f"{PurePosixPath(version.model.kept_at(champion.workspace) or '').parent}/report.html"
+    try:
+        page = champion.workspace.read(path).decode()
+    except FileNotFoundError:
         raise QuestionError(
-            f"The report of version {version.number} is no longer there ({page}). Train again: "
-            "only what is missing is made."
-        )
-    return html("report", number=version.number, page=page.read_text(encoding="utf-8"))
+            f"The report of version {version.number} is no longer there "
+            f"({champion.workspace}/{path}). Train again: only what is missing is made."
+        ) from None
+    return html("report", number=version.number, page=page)
 
 
 def choose(champion: Champion) -> tuple[list[tuple[Image.Image, str]], list[Example]]:

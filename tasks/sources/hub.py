@@ -99,7 +99,7 @@ def _video(
 
 
 def _stored_picture(workspace: Workspace, image: dict[str, Any] | None) -> str:
-    """Put a dataset's picture into the workspace; its absolute path.
+    """Put a dataset's picture into the workspace; its path there.
 
     Raises:
         SourceError: the dataset names a file that is not its own.
@@ -109,7 +109,7 @@ def _stored_picture(workspace: Workspace, image: dict[str, Any] | None) -> str:
     data = image["bytes"] or _own_file(image["path"] or "").read_bytes()
     path = f"hub/{hashlib.sha256(data).hexdigest()}"
     workspace.write_file(path, data)
-    return str(workspace.root / path)
+    return path
 
 
 def _own_file(path: str) -> Path:

@@ -11,9 +11,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,7 +27,7 @@ from tasks.quota import spend
 from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.sources import SourceError, Video
-from tasks.workspace import Workspace, fingerprint, write_atomically
+from tasks.workspace import Workspace, fingerprint
 
 PAGE = 50  # the API's largest page, and the most ids in one call
 TIMEOUT = (10, 30)  # seconds to connect and between two bytes
@@ -328,26 +326,33 @@ def api_url() -> str:
     return url.rstrip("/")
 
 
-@contextmanager
-def resumed_listing(workspace: Workspace, channel: str, listing: str) -> Iterator[datetime]:
-    """Make a list of a channel that goes on where one that did not finish has stopped.
+def open_listing(workspace: Workspace, channel: str, listing: str) -> datetime:
+    """Begin a list of a channel, or go on with one that was not ended.
 
-    Yields:
+    Returns:
         When the list was begun: answers that were stored since then need not be asked for again.
     """
-    file = workspace.root / "youtube-unfinished" / f"{fingerprint(channel, listing)[:32]}.txt"
+    file = _unfinished(channel, listing)
     now = datetime.now(UTC)
-    since = _begun(file)
+    since = _begun(workspace, file)
     if since is None or not now - RESUMABLE < since <= now:
         since = now
-        write_atomically(file, since.isoformat().encode())
-    yield since
-    file.unlink(missing_ok=True)
+        workspace.write(file, since.isoformat().encode())
+    return since
 
 
-def _begun(file: Path) -> datetime | None:
+def close_listing(workspace: Workspace, channel: str, listing: str) -> None:
+    """Whoever asked for the list has kept it; the next one is asked for anew."""
+    workspace.remove(_unfinished(channel, listing))
+
+
+def _unfinished(channel: str, listing: str) -> str:
+    return f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.txt"
+
+
+def _begun(workspace: Workspace, file: str) -> datetime | None:
     try:
-        begun = datetime.fromisoformat(file.read_text())
+        begun = datetime.fromisoformat(workspace.read(file).decode())
     except (OSError, ValueError):
         return None
     return begun if begun.tzinfo else None
@@ -387,8 +392,8 @@ def request_api(
         YouTubeError: quota used up, wrong key, no permission; the message tells the mend.
         QuotaError: the day's budget is spent; the call is not made.
     """
-    file = workspace.root / "youtube" / f"{_answer_key(endpoint, params)}.json"
-    stored = _stored_answer(file, endpoint)
+    file = f"youtube/{_answer_key(endpoint, params)}.json"
+    stored = _stored_answer(workspace, file, endpoint)
     if stored and since and stored.at >= since:
         return {**stored.body, ORIGIN: "kept"}
     key = read_secret("YOUTUBE_API_KEY")
@@ -398,7 +403,7 @@ def request_api(
         headers["If-None-Match"] = stored.etag
     answer, content = _send(endpoint, params, headers)
     if answer.status_code == 304 and stored:
-        _store(file, stored.etag, stored.body)
+        _store(workspace, file, stored.etag, stored.body)
         return {**stored.body, ORIGIN: "unchanged"}
     body = _json_object(content.replace(key.encode(), b"[key]"))  # no error text echoes it
     if answer.status_code != 200:
@@ -410,7 +415,7 @@ def request_api(
             f"YouTube {endpoint}: the answer is not as documented: {problem}"
         )
     etag = answer.headers.get("ETag") or body.get("etag")
-    _store(file, etag if isinstance(etag, str) else None, body)
+    _store(workspace, file, etag if isinstance(etag, str) else None, body)
     return body
 
 
@@ -454,14 +459,14 @@ def _answer_key(endpoint: str, params: Params) -> str:
     return fingerprint(endpoint, json.dumps(params, sort_keys=True))[:32]
 
 
-def _store(file: Path, etag: str | None, body: dict[str, Any]) -> None:
+def _store(workspace: Workspace, file: str, etag: str | None, body: dict[str, Any]) -> None:
     stored = _Stored(etag=etag, body=body, at=datetime.now(UTC))
-    write_atomically(file, stored.model_dump_json().encode())
+    workspace.write(file, stored.model_dump_json().encode())
 
 
-def _stored_answer(file: Path, endpoint: str) -> _Stored | None:
+def _stored_answer(workspace: Workspace, file: str, endpoint: str) -> _Stored | None:
     try:
-        stored = _Stored.model_validate_json(file.read_bytes())
+        stored = _Stored.model_validate_json(workspace.read(file))
     except (OSError, ValueError):
         return None
     return None if _problem(endpoint, stored.body) else stored

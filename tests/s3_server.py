@@ -1,0 +1,52 @@
+"""An S3 on this machine: moto's server, reached by http as any other."""
+
+import logging
+import uuid
+from collections import Counter
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it prints each request
+
+
+class S3Server:
+    """A server, and a way past s3fs to look into its buckets."""
+
+    def __init__(self) -> None:
+        self.server = ThreadedMotoServer(port=0, verbose=False)
+        self.server.start()
+        _, port = self.server.get_host_and_port()
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "AWS_ENDPOINT_URL_S3": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "moto-key",
+            "AWS_SECRET_ACCESS_KEY": "moto-secret",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        self.client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id="moto-key",
+            aws_secret_access_key="moto-secret",
+        )
+
+    def new_bucket(self, keeps_versions: bool = False) -> str:
+        """A bucket of its own.
+
+        Args:
+            keeps_versions: of its objects, so that each write can be seen. moto goes on to list the
+                folders of objects that were deleted from such a bucket; S3 does not.
+        """
+        name = f"bucket-{uuid.uuid4().hex[:8]}"
+        self.client.create_bucket(Bucket=name)
+        if keeps_versions:
+            enabled = {"Status": "Enabled"}
+            self.client.put_bucket_versioning(Bucket=name, VersioningConfiguration=enabled)
+        return name
+
+    def writes(self, bucket: str) -> Counter[str]:
+        """Key → how often it was written."""
+        pages = self.client.get_paginator("list_object_versions").paginate(Bucket=bucket)
+        return Counter(item["Key"] for page in pages for item in page.get("Versions", []))
