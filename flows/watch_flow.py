@@ -3,6 +3,7 @@
 Run it on a schedule (prefect.yaml), or as `python flows/watch_flow.py --start here` from cron.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -63,6 +64,7 @@ def watch_channel(parameters: TrainParameters, options: WatchParameters) -> News
         announce(workspace, parameters, news)
     elif news.train:
         train(**dict(with_fresh_list(parameters)))
+        gc.collect()  # reference cycles of one training are small, those of hundreds are not
     elif news.videos:
         index_videos(workspace, parameters, news.videos)
     return news

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from tasks.caching import content_key
 from tasks.freezing import freeze
-from tasks.models import ModelReference, load_model
+from tasks.models import ModelReference, load_model, without_cycle
 from tasks.storage import write_atomically
 from tasks.thumbnails import Example, load_image
 from tasks.towers import (
@@ -366,8 +366,10 @@ def head_on(
         features[kind] |= store.read(list(missing))  # mapped files: memory holds what is in use
     model.train(was_training)
     clip: Any = model[0]
-    head = SentenceTransformer(
-        modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
+    head = without_cycle(
+        SentenceTransformer(
+            modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
+        )
     )
     return head, Encoded(plan=plan, precision=precision, encoded=encoded, reused=reused)
 
