@@ -99,6 +99,8 @@ class Stages:
         futures = [submit(*args) for args in calls]
         for future in futures:
             future.wait()
+            if not future.state.is_final():
+                future.result()  # raises why it will not end: Dask's worker died
         return [
             self._settle(step, future.state, args)
             for future, args in zip(futures, calls, strict=True)

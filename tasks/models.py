@@ -1,6 +1,7 @@
 """Step: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -243,7 +244,18 @@ def load_model(
     Args:
         workspace: that may keep the model.
     """
-    return SentenceTransformer(str(folder_of(reference, workspace)), trust_remote_code=False)
+    folder = folder_of(reference, workspace)
+    return without_cycle(SentenceTransformer(str(folder), trust_remote_code=False))
+
+
+def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
+    """The same model, whose memory is free as soon as nobody uses it.
+
+    Its card refers back to it. Only a full garbage collection sees that such a pair is no longer
+    used, and many gigabytes of models may be loaded until Python finds one due.
+    """
+    model.model_card_data.model = weakref.proxy(model)
+    return model
 
 
 def load_clip(reference: ModelReference, workspace: Workspace | None = None) -> SentenceTransformer:

@@ -146,6 +146,12 @@ class FeaturesParameters(_Stage):
         description="`bfloat16` is used where the hardware gains by it, and only if a trial on "
         "validation videos gives the same Recall@k as float32.",
     )
+    partition_size: int = Field(
+        5000,
+        ge=1,
+        description="Videos per Prefect task. On Dask and Ray the workers encode several of these "
+        "side by side; in threads one follows the other.",
+    )
 
 
 class TrainingParameters(_Stage):
@@ -179,6 +185,22 @@ class TrainingParameters(_Stage):
     report_to: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train side by side, each with a GPU of its own and its share "
+        "of every batch. A sweep's trials take one.",
+    )
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"training.batch_size is {self.batch_size}, which training.processes="
+                f"{self.processes} do not divide. Choose a multiple of {self.processes}."
+            )
+        return self
 
 
 class EvaluationParameters(_Stage):

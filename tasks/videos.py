@@ -105,7 +105,7 @@ def _list_youtube(
     get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
     work = f"{answers['fetched']} answers fetched, {answers['unchanged']} unchanged"
     if answers["kept"]:
-        work += f", {answers['kept']} kept from a run that did not finish"
+        work += f", {answers['kept']} kept from a list begun before"
     return videos, dropped, work
 
 

@@ -185,7 +185,8 @@ def look_for_news(
         update |= {"announced": _mark(new), "announced_at": now}
     workspace.write(file, memory.model_copy(update=update).model_dump_json().encode())
     table = workspace.write_table("videos", unseen) if unseen else None
-    end_listing(workspace, source, channel, parameters.videos)
+    if not train:  # else the training goes on with the list: it need not ask for the same again
+        end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
 
 

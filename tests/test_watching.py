@@ -180,6 +180,17 @@ def test_new_videos_join_the_champions_index_before_there_are_enough_to_train(
         assert youtube.image_requests.total() == downloads + 2
 
 
+def test_a_training_takes_the_list_that_its_watch_has_made(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    assert youtube.units == 3  # the channel, a page of its videos, what they are
+    channel += [make_video(n) for n in (102, 104, 106)]
+    watch(**options)
+    assert youtube.units == 3 + 1 + 5  # the channel's id, once; two pages now
+    assert len(registry_of(options).versions()[-1].seen) == 53
+
+
 @pytest.mark.usefixtures("channel")
 def test_the_same_videos_start_a_training_once(options: dict[str, Any]) -> None:
     options = {**options, "start": "event"}

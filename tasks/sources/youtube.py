@@ -43,7 +43,7 @@ Call = Callable[[str, Params], dict[str, Any]]
 """(endpoint, parameters) → the parsed answer of one API call."""
 
 Origin = Literal["fetched", "unchanged", "kept"]
-"""How an answer came: new, as it was the last time, or stored by a run that did not finish."""
+"""How an answer came: new, as it was the last time, or kept from a list begun just before."""
 
 ORIGIN = "thumbtune:origin"
 """Where an answer that was not fetched anew tells its origin."""
