@@ -4,6 +4,7 @@ import hashlib
 import weakref
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
@@ -254,7 +255,8 @@ def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
     Its card refers back to it. Only a full garbage collection sees that such a pair is no longer
     used, and many gigabytes of models may be loaded until Python finds one due.
     """
-    model.model_card_data.model = weakref.proxy(model)
+    proxy: Any = weakref.proxy(model)
+    model.model_card_data.model = proxy
     return model
 
 
