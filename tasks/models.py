@@ -255,8 +255,8 @@ def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
     Its card refers back to it. Only a full garbage collection sees that such a pair is no longer
     used, and many gigabytes of models may be loaded until Python finds one due.
     """
-    card: Any = model.model_card_data
-    card.model = weakref.proxy(model)
+    proxy: Any = weakref.proxy(model)
+    model.model_card_data.model = proxy
     return model
 
 

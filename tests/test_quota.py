@@ -33,6 +33,7 @@ def test_the_error_tells_when_it_goes_on(workspace: Workspace) -> None:
         spend(workspace, "key", 2, 1, NOON)
 
 
+@pytest.mark.compatibility
 def test_the_day_is_californias(workspace: Workspace) -> None:
     midnight = datetime(2026, 11, 25, 8, tzinfo=UTC)
     spend(workspace, "key", 10, 10, midnight - timedelta(seconds=1))

@@ -88,6 +88,7 @@ def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_ea
         assert recall_at_1(shared, run(shared, seed, epochs=5)[0], "test") > untouched + 0.15
 
 
+@pytest.mark.compatibility
 def test_only_the_projections_change(shared: tuple[Workspace, Splits]) -> None:
     before = dict(SentenceTransformer(str(MODEL)).named_parameters())
     after = dict(run(shared)[0].named_parameters())

@@ -23,6 +23,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OPTIONS = WatchParameters(min_new=3, max_age_days=30, retry_hours=24)
 
 
+@pytest.mark.compatibility
 def test_a_channel_takes_the_defaults_and_changes_single_fields(tmp_path: Path) -> None:
     file = tmp_path / "channels.yaml"
     file.write_text(
