@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test lint lock clean
+.PHONY: train test test-postgresql matrix audit lint lock clean
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	$(BIN)/python flows/train_flow.py --source sample --model sample \
@@ -13,7 +13,19 @@ train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 
 test: $(INSTALLED) ## run all tests
 	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test-postgresql: $(INSTALLED) ## new videos start a training, with Prefect's tables in a throw-away PostgreSQL
+	pg_virtualenv -t sh -ec ' \
+	  export THUMBTUNE_TEST_DATABASE_URL="postgresql+asyncpg://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/$$PGDATABASE"; \
+	  $(BIN)/python -m pytest tests/test_retraining.py -k by_themselves; \
+	  psql --command "SELECT name, state_name FROM flow_run"'
+
+matrix: $(INSTALLED) ## the tests that reach the libraries, with other Pythons, oldest and newest versions
+	$(BIN)/nox
+
+audit: $(INSTALLED) ## known vulnerabilities of the pinned versions; fails too if PyPI cannot tell
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff format --check .
@@ -36,4 +48,4 @@ lock: ## pin what pyproject.toml allows today
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) workspace
+	rm -rf $(VENV) .nox workspace

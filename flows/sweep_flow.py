@@ -10,10 +10,11 @@ from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 from pydantic import BaseModel
 
-from flows.train_flow import FOUR_AT_A_TIME, collect, find_models
+from flows.runners import BY_SETTING, task_runner_of_this_machine
+from flows.train_flow import collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
-from tasks.features import encode_features
+from tasks.disk import disk_errors_explained
 from tasks.models import resolve
 from tasks.parameters import SweepParameters, parse_command_line, takes
 from tasks.report import write_sweep
@@ -32,23 +33,25 @@ class SweepRun(BaseModel):
     """Which stages were executed and which came from the cache."""
 
 
-@flow(name="sweep", task_runner=FOUR_AT_A_TIME, persist_result=False)
+@flow(name="sweep", task_runner=BY_SETTING, persist_result=False)
 @takes(SweepParameters)
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
-    workspace = Workspace.open(parameters.workspace)
+    with disk_errors_explained(parameters.workspace):
+        return search_and_compare(Workspace.open(parameters.workspace), parameters)
+
+
+def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
+    """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
         text_model = resolve(parameters.negatives.text_model, "negatives.text_model")
     _, examples, _ = collect(workspace, parameters, stages, text_model)
 
-    fragments = parameters.training.trainable
-    features = stages.run(
-        encode_features, workspace, model, examples, fragments, parameters.features
-    )
+    precision, _ = encode(workspace, model, examples, parameters, stages)
     data = (workspace, model, text_model, examples, parameters.for_training())
-    options, precision = parameters.sweep, features.precision
+    options = parameters.sweep
     found = stages.run(search_hyperparameters, *data, options, precision)
     comparison = stages.run(compare_recipes, *data, found.best, options.seeds, precision)
     report = stages.run(write_sweep, workspace, parameters.for_training(), found, comparison)
@@ -67,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
     parameters = parse_command_line(SweepParameters, arguments)
     try:
+        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
         with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
             run: SweepRun = sweep(**dict(parameters))
     except Exception as error:  # Prefect has logged the traceback

@@ -6,18 +6,18 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel
 
+from flows.runners import BY_SETTING, task_runner_of_this_machine, with_a_gpu_each
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
+from tasks.disk import disk_errors_explained
 from tasks.evaluation import evaluate
-from tasks.features import encode_features
+from tasks.features import add_up, choose_precision_for, encode_features, partitions_of
 from tasks.freezing import count_trainable
 from tasks.indexing import index_thumbnails
 from tasks.models import ModelReference, folder_of, resolve
@@ -36,8 +36,9 @@ from tasks.report import FunnelStage, write_report
 from tasks.sources import Video
 from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
+from tasks.towers import Precision
 from tasks.training import train_model
-from tasks.videos import fetch_videos
+from tasks.videos import end_listing, fetch_videos
 from tasks.workspace import Table, Workspace
 
 
@@ -59,13 +60,10 @@ class TrainRun(BaseModel):
 
 NOTHING = "nothing: known from an earlier run"
 
-FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
-"""Batches of thumbnails at a time, each with its own simultaneous downloads."""
-
 
 @flow(
     name="train",
-    task_runner=FOUR_AT_A_TIME,
+    task_runner=BY_SETTING,
     persist_result=False,
     on_failure=[notify_failure],
     on_crashed=[notify_failure],
@@ -73,10 +71,14 @@ FOUR_AT_A_TIME: Any = ThreadPoolTaskRunner(max_workers=4)
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
-    workspace = Workspace.open(parameters.workspace)
-    registry = Registry(workspace, parameters.source, parameters.channel)
-    with registry.one_run_at_a_time(get_run_logger().info):
-        return train_and_promote(workspace, parameters, registry)
+    with disk_errors_explained(parameters.workspace):
+        workspace = Workspace.open(parameters.workspace)
+        registry = Registry(workspace, parameters.source, parameters.channel)
+        logger = get_run_logger()
+        with registry.one_run_at_a_time(logger.info):
+            if removed := workspace.remove_leftovers():
+                logger.info("Removed %d half-written files of runs that were killed", removed)
+            return train_and_promote(workspace, parameters, registry)
 
 
 def train_and_promote(
@@ -88,11 +90,9 @@ def train_and_promote(
     funnel, examples, work = collect(workspace, parameters, stages, text_model)
 
     fragments = parameters.training.trainable
-    features = stages.run(
-        encode_features, workspace, model, examples, fragments, parameters.features
-    )
+    precision, work["features"] = encode(workspace, model, examples, parameters, stages)
 
-    how = (parameters.evaluation, parameters.seed, features.precision)
+    how = (parameters.evaluation, parameters.seed, precision)
     trained = stages.run(train_model, workspace, model, examples, parameters.training, *how)
     untouched = stages.run(evaluate, workspace, model, examples, fragments, *how)
     fine_tuned = stages.run(evaluate, workspace, trained.model, examples, fragments, *how)
@@ -101,7 +101,6 @@ def train_and_promote(
     figures = (trained, untouched, fine_tuned)
     report = stages.run(write_report, workspace, told, funnel, examples, *figures)
     stages.run(write_cards, workspace, told, funnel, *figures)
-    work["features"] = features.work if stages.was_made(features) else NOTHING
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     present, champion = None, registry.champion()
@@ -156,6 +155,7 @@ def collect(
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     asked = (parameters.source, parameters.channel, parameters.videos)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
+    end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
     pairs = stages.run(
         mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed
@@ -184,10 +184,33 @@ def thumbnail_calls(
     ]
 
 
+def encode(
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    parameters: TrainParameters,
+    stages: Stages,
+) -> tuple[Precision, str]:
+    """Run the frozen towers on one partition of the examples after the other, or side by side.
+
+    Returns:
+        The precision of the features, and what this run had to do for them.
+    """
+    data = (workspace, model, examples, parameters.training.trainable)
+    wanted, size = parameters.features.precision, parameters.features.partition_size
+    chosen = stages.run(choose_precision_for, *data, wanted)
+    calls = [(*data, chosen.precision, *rows) for rows in partitions_of(examples, size)]
+    with with_a_gpu_each():
+        parts = stages.map(encode_features, calls)
+    made = [part for part in parts if stages.was_made(part)]
+    return chosen.precision, add_up(made).work if made else NOTHING
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
     parameters = parse_command_line(TrainParameters, arguments)
     try:
+        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
         with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
             run: TrainRun = train(**dict(parameters))
     except Exception as error:  # Prefect has logged the traceback

@@ -3,6 +3,7 @@
 Run it on a schedule (prefect.yaml), or as `python flows/watch_flow.py --start here` from cron.
 """
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +11,9 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
 
+from flows.runners import task_runner_of_this_machine
 from flows.train_flow import thumbnail_calls, train
+from tasks.disk import disk_errors_explained
 from tasks.indexing import entries_of, index_thumbnails
 from tasks.notifications import notify_failure
 from tasks.parameters import TrainParameters, WatchParameters, parse_command_line, takes
@@ -37,7 +40,8 @@ def watch(options: WatchParameters) -> list[News]:
     for parameters in channels:
         name = parameters.channel or parameters.source
         try:
-            found = watch_channel(parameters, options)
+            with disk_errors_explained(parameters.workspace):
+                found = watch_channel(parameters, options)
         except Exception as error:  # one channel's trouble is not the others'
             get_run_logger().error("%s: %s", name, error)
             failed.append(f"{name}: {error}")
@@ -60,6 +64,7 @@ def watch_channel(parameters: TrainParameters, options: WatchParameters) -> News
         announce(workspace, parameters, news)
     elif news.train:
         train(**dict(with_fresh_list(parameters)))
+        gc.collect()  # reference cycles of one training are small, those of hundreds are not
     elif news.videos:
         index_videos(workspace, parameters, news.videos)
     return news
@@ -78,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if every channel was watched."""
     options = parse_command_line(WatchParameters, arguments)
     try:
+        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
         with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
             watch(**dict(options))
     except Exception as error:  # Prefect has logged the traceback

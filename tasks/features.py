@@ -6,6 +6,8 @@ the fine-tuned one and every later training share it.
 
 import io
 import json
+import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -27,8 +29,7 @@ from tqdm import tqdm
 
 from tasks.caching import content_key
 from tasks.freezing import freeze
-from tasks.models import ModelReference, load_model
-from tasks.parameters import FeaturesParameters
+from tasks.models import ModelReference, load_model, without_cycle
 from tasks.storage import write_atomically
 from tasks.thumbnails import Example, load_image
 from tasks.towers import (
@@ -49,6 +50,8 @@ AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
 CHECKSUM = 32  # bytes, in hex
 TRIAL = 64  # videos on which bfloat16 is held against float32
+ONE_TOWER = threading.Lock()
+"""A tower has all cores of its process already, and ViT-L/14 in four threads would take 7 GB."""
 
 
 def image_key(example: Example) -> str:
@@ -118,7 +121,7 @@ def _hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
     return np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64)
 
 
-DAMAGE = (SafetensorError, ValueError, KeyError, TypeError)
+DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, RecursionError)
 """What reading a damaged file of features raises."""
 
 
@@ -240,7 +243,7 @@ def _read_file(file: Path, wanted: set[str]) -> dict[str, Tensor]:
     """The wanted features of one file; views into the mapped file, not copies.
 
     Raises:
-        SafetensorError, ValueError, KeyError, TypeError: the file is damaged.
+        `DAMAGE`: so it is.
     """
     with safe_open(file, framework="pt") as stored:
         metadata = stored.metadata()
@@ -300,8 +303,6 @@ class Encoded(BaseModel):
 
     plan: Plan
     precision: Precision
-    why_precision: str = ""
-    """If another one was asked for."""
     encoded: dict[Kind, int] = {}
     """Features that were made now."""
     reused: dict[Kind, int] = {}
@@ -333,8 +334,7 @@ def head_of(
 
     The head shares its parameters with the model. What is not stored is encoded.
     """
-    inputs = {"image": _pictures(workspace, examples), "text": _titles(examples)}
-    return head_on(workspace, model, inputs, precision)
+    return head_on(workspace, model, _inputs(workspace, examples), precision)
 
 
 def head_on(
@@ -366,22 +366,24 @@ def head_on(
         features[kind] |= store.read(list(missing))  # mapped files: memory holds what is in use
     model.train(was_training)
     clip: Any = model[0]
-    head = SentenceTransformer(
-        modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
+    head = without_cycle(
+        SentenceTransformer(
+            modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
+        )
     )
     return head, Encoded(plan=plan, precision=precision, encoded=encoded, reused=reused)
 
 
-def _pictures(workspace: Workspace, examples: Sequence[Example]) -> dict[str, Any]:
-    return {
-        image_key(example): (lambda example=example: load_image(workspace, example))
-        for example in examples
-    }
-
-
-def _titles(examples: Sequence[Example]) -> dict[str, Any]:
+def _inputs(workspace: Workspace, examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
+    """Kind → key → title, or a function that decodes the picture."""
     titles = [title for example in examples for title in (example.title, example.title_neg)]
-    return {title_key(title): title for title in titles if title is not None}
+    return {
+        "image": {
+            image_key(example): (lambda example=example: load_image(workspace, example))
+            for example in examples
+        },
+        "text": {title_key(title): title for title in titles if title is not None},
+    }
 
 
 def reads_features(model: SentenceTransformer) -> bool:
@@ -424,34 +426,113 @@ def _recall(head: SentenceTransformer, examples: Sequence[Example]) -> NDArray[n
     return np.array([(rank < k).mean() for rank in ahead for k in (1, 5, 10)])
 
 
+class ChosenPrecision(BaseModel):
+    """The precision that the towers are run in."""
+
+    model_config = ConfigDict(frozen=True)
+
+    precision: Precision
+    why: str
+    """If another one was asked for."""
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Always: it points to no file."""
+        return True
+
+
+@task(
+    name="choose-precision",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=1),
+)
+def choose_precision_for(
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    fragments: Sequence[str],
+    wanted: Precision,
+) -> ChosenPrecision:
+    """Choose the precision once, for all partitions of a table of `Example`."""
+    if wanted == "float32":
+        return ChosenPrecision(precision=wanted, why="")
+    loaded = load_model(model, workspace)
+    freeze(loaded, fragments)
+    rows = workspace.read_table(examples, Example)
+    precision, why = choose_precision(workspace, loaded, rows, wanted)
+    if why:
+        get_run_logger().warning("features.precision: float32 is used, since %s", why)
+    return ChosenPrecision(precision=precision, why=why)
+
+
+def partitions_of(examples: Table, size: int) -> list[tuple[int, int]]:
+    """The first row of each partition of a table, and the row after its last."""
+    return [(start, min(start + size, examples.rows)) for start in range(0, examples.rows, size)]
+
+
+def encode_partition(
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    fragments: Sequence[str],
+    precision: Precision,
+    start: int,
+    stop: int,
+) -> Encoded:
+    """Encode what the rows from `start` to `stop` are the first to need, and is not stored yet.
+
+    So no two partitions encode the same title, and their counts add up to those of the table.
+    """
+    with ONE_TOWER:
+        loaded = load_model(model, workspace)
+        freeze(loaded, fragments)
+        rows = workspace.read_table(examples, Example)
+        before = _inputs(workspace, rows[:start])
+        inputs = {
+            kind: {key: value for key, value in values.items() if key not in before[kind]}
+            for kind, values in _inputs(workspace, rows[start:stop]).items()
+        }
+        _, encoded = head_on(workspace, loaded, inputs, precision)
+        return encoded
+
+
+def add_up(partitions: Sequence[Encoded]) -> Encoded:
+    """What the towers had to do for several partitions of one table, at least one."""
+    encoded, reused = Counter[Kind](), Counter[Kind]()
+    for part in partitions:
+        encoded.update(part.encoded)
+        reused.update(part.reused)
+    return partitions[0].model_copy(update={"encoded": dict(encoded), "reused": dict(reused)})
+
+
 @task(
     name="encode-features",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def encode_features(
     workspace: Workspace,
     model: ModelReference,
     examples: Table,
     fragments: Sequence[str],
-    parameters: FeaturesParameters,
+    precision: Precision,
+    start: int,
+    stop: int,
 ) -> Encoded:
-    """Encode all pictures and titles of a table of `Example` that are not stored yet."""
-    logger = get_run_logger()
-    loaded = load_model(model, workspace)
-    freeze(loaded, fragments)
-    rows = workspace.read_table(examples, Example)
-    precision, why = choose_precision(workspace, loaded, rows, parameters.precision)
-    if why:
-        logger.warning("features.precision: float32 is used, since %s", why)
-    _, encoded = head_of(workspace, loaded, rows, precision)
-    logger.info("Training on %s", encoded.told)
+    """Encode the pictures and titles of one partition of a table of `Example`; they are stored.
+
+    Args:
+        start, stop: the partition's first row, and the row after its last.
+    """
+    encoded = encode_partition(workspace, model, examples, fragments, precision, start, stop)
     for kind in encoded.encoded:
-        logger.info(
-            "Features of %ss: %d encoded, %d from the store",
+        get_run_logger().info(
+            "Features of %ss, videos %d to %d: %d encoded, %d from the store",
             kind,
+            start + 1,
+            stop,
             encoded.encoded[kind],
             encoded.reused[kind],
         )
-    return encoded.model_copy(update={"why_precision": why})
+    return encoded

@@ -1,8 +1,10 @@
 """Step: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 import httpx2
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
@@ -243,7 +245,19 @@ def load_model(
     Args:
         workspace: that may keep the model.
     """
-    return SentenceTransformer(str(folder_of(reference, workspace)), trust_remote_code=False)
+    folder = folder_of(reference, workspace)
+    return without_cycle(SentenceTransformer(str(folder), trust_remote_code=False))
+
+
+def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
+    """The same model, whose memory is free as soon as nobody uses it.
+
+    Its card refers back to it. Only a full garbage collection sees that such a pair is no longer
+    used, and many gigabytes of models may be loaded until Python finds one due.
+    """
+    proxy: Any = weakref.proxy(model)
+    model.model_card_data.model = proxy
+    return model
 
 
 def load_clip(reference: ModelReference, workspace: Workspace | None = None) -> SentenceTransformer:

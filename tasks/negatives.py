@@ -215,7 +215,8 @@ def mine_negatives(
     """
 
     def embed(titles: list[str]) -> Embeddings:
-        assert text_model is not None, f"{parameters.method} needs a text model"
+        if text_model is None:
+            raise ValueError(f"{parameters.method} needs a text model")
         model = load_model(text_model, workspace)
         return model.encode(titles, normalize_embeddings=True, show_progress_bar=False)
 

@@ -146,6 +146,12 @@ class FeaturesParameters(_Stage):
         description="`bfloat16` is used where the hardware gains by it, and only if a trial on "
         "validation videos gives the same Recall@k as float32.",
     )
+    partition_size: int = Field(
+        5000,
+        ge=1,
+        description="Videos per Prefect task. On Dask and Ray the workers encode several of these "
+        "side by side; in threads one follows the other.",
+    )
 
 
 class TrainingParameters(_Stage):
@@ -179,6 +185,22 @@ class TrainingParameters(_Stage):
     report_to: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
     )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train side by side, each with a GPU of its own and its share "
+        "of every batch. A sweep's trials take one.",
+    )
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"training.batch_size is {self.batch_size}, which training.processes="
+                f"{self.processes} do not divide. Choose a multiple of {self.processes}."
+            )
+        return self
 
 
 class EvaluationParameters(_Stage):
@@ -390,7 +412,9 @@ def parse_command_line(model: type[P], arguments: Sequence[str] | None = None) -
     parser.add_argument("--parameters", type=Path)
     file, rest = parser.parse_known_args(given)
     try:
-        parsed: Any = CliApp.run(_command_line(model), cli_args=rest, **_read(file.parameters))
+        parsed: Any = CliApp.run(
+            _command_line(model), cli_args=rest, **_read(file.parameters, model)
+        )
     except ValidationError as error:
         for problem in error.errors():
             field = ".".join(str(part) for part in problem["loc"])
@@ -423,16 +447,19 @@ def _command_line(model: type[BaseModel]) -> Any:
     return CommandLine
 
 
-def _read(file: Path | None) -> dict[str, Any]:
+def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
     if file is None:
         return {}
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         print(f"--parameters: {file} cannot be read as JSON: {error}", file=sys.stderr)
         sys.exit(2)
     if not isinstance(content, dict):
         print(f"--parameters: {file} holds no JSON object of parameters.", file=sys.stderr)
+        sys.exit(2)
+    if unknown := set(content) - set(model.model_fields):
+        print(f"--parameters: {file} has unknown parameters: {sorted(unknown)}", file=sys.stderr)
         sys.exit(2)
     return content
 

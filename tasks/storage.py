@@ -11,9 +11,11 @@ import errno
 import os
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -27,6 +29,13 @@ PROTOCOLS = ("abfs", "az", "gcs", "gs", "memory", "s3", "s3a")
 THUMBTUNE_PROTOCOLS adds them."""
 
 URL = re.compile(r"^[a-z0-9][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+LEFTOVER = re.compile(r"\.(.+\.)?[0-9a-f]{32}(\.\w+)?|\.model\.\w{8}")
+"""How files and folders are named while they are written."""
+
+LIVING = timedelta(days=1)
+"""No run that lives takes so long to write one of them."""
 
 
 class WorkspaceError(ValueError):
@@ -65,6 +74,24 @@ def replace_folder(folder: Path, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             target.replace(old)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(root: Path) -> int:
+    """Delete what killed runs left half-written in a folder; the number of files and folders."""
+    old = time.time() - LIVING.total_seconds()
+    removed = 0
+    for folder, folders, files in os.walk(root):
+        for name in [*folders, *files]:
+            path = Path(folder, name)
+            if not LEFTOVER.fullmatch(name) or path.lstat().st_mtime > old:
+                continue
+            if name in files or path.is_symlink():
+                path.unlink(missing_ok=True)
+            else:
+                folders.remove(name)
+                shutil.rmtree(path, ignore_errors=True)
+            removed += 1
+    return removed
 
 
 def checked_location(location: str | Path) -> str:
@@ -292,7 +319,7 @@ class RemoteStorage:
         What the mirror has of it stays if there is none.
         """
         self.root.mkdir(parents=True, exist_ok=True)
-        scratch = self.root / f".pull-{uuid.uuid4().hex}"
+        scratch = self.root / f".pull.{uuid.uuid4().hex}"
         try:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 self._call("get_file", self._key(path), str(scratch))

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import logging
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,9 +21,11 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+from sentence_transformers.base.sampler import DefaultBatchSampler, NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import record
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from tasks.caching import content_key
@@ -31,10 +34,12 @@ from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import TrainableParameters, freeze
 from tasks.models import ModelReference, hash_of, load_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
+from tasks.processes import join_processes, run_in_processes
 from tasks.thumbnails import Example, load_image
-from tasks.towers import Precision
-from tasks.workspace import Table, Workspace, fingerprint
+from tasks.towers import Precision, bytes_of
+from tasks.workspace import Table, Workspace, checksum, fingerprint
 
+Logger = logging.Logger | logging.LoggerAdapter
 VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
 
 
@@ -107,13 +112,62 @@ def _columns(
     return columns
 
 
-def no_duplicates_sampler(dataset: Dataset, **options: Any) -> NoDuplicatesBatchSampler:
+def no_duplicates_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultBatchSampler:
     """Batches in which no title or thumbnail occurs twice, be it as positive or as negative.
 
     A row's negative may be another row's positive; in one batch the loss would push away what it
     should pull near. Compared are the titles and file names as stored: no picture is decoded.
+
+    Args:
+        batch_size: rows of a batch that one process has. Of several processes this holds for their
+            rows together, since the loss compares them all.
     """
-    return NoDuplicatesBatchSampler(dataset.with_format(None), **options)
+    processes = get_world_size()
+    options["drop_last"] = False
+    rows = dataset.with_format(None)
+    whole = NoDuplicatesBatchSampler(rows, batch_size=batch_size * processes, **options)
+    return whole if processes == 1 else EqualShares(whole, processes)
+
+
+class EqualShares(DefaultBatchSampler):
+    """Batches as one process would draw them, each cut into equal shares for several processes.
+
+    The shares of a batch follow each other, and accelerate deals them out in turn. Of a batch that
+    is not full, the rows that cannot be divided are left out of this epoch.
+
+    Args:
+        whole: draws the same batches in every process.
+    """
+
+    sampler: Any
+    batch_size: Any
+
+    def __init__(self, whole: NoDuplicatesBatchSampler, processes: int) -> None:
+        self.sampler = whole  # where accelerate looks for `set_epoch`
+        self.processes = processes
+        self.batch_size = None  # accelerate takes shares of any size
+        self.drop_last = False
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.sampler:
+            size = len(batch) // self.processes
+            for rank in range(self.processes if size else 0):
+                yield batch[rank * size : (rank + 1) * size]
+
+    def __len__(self) -> int:
+        return len(self.sampler) * self.processes
+
+
+class Arguments(SentenceTransformerTrainingArguments):
+    """Arguments of a Trainer that leaves all GPUs but the first alone.
+
+    It would split each batch over them (`nn.DataParallel`), and take as many times `batch_size`.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs of this process."""
+        return min(1, super().n_gpu)
 
 
 class BestEpoch(TrainerCallback):
@@ -138,7 +192,7 @@ class BestEpoch(TrainerCallback):
 class EpochLog(TrainerCallback):
     """Tells the validation of each epoch in the log of the run."""
 
-    def __init__(self, logger: logging.Logger | logging.LoggerAdapter) -> None:
+    def __init__(self, logger: Logger) -> None:
         self.logger = logger
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -213,6 +267,10 @@ def fine_tune(
 ) -> tuple[list[LossPoint], float]:
     """Train the unfrozen parameters of the model in place (the article, section 7).
 
+    Of several processes each does so with its share of every batch, and they end with equal
+    weights: those that one process would have, up to rounding and to rows that `EqualShares` leaves
+    out.
+
     Args:
         model: a whole CLIP, or its head on stored features.
         callbacks: of the Trainer, such as `Progress`.
@@ -222,6 +280,8 @@ def fine_tune(
     """
     untouched = trainable_parameters(model)
     best = BestEpoch()
+    processes = get_world_size()
+    share = parameters.batch_size // processes
 
     def dataset(rows: Sequence[Example]) -> Dataset:
         return feature_dataset(rows) if reads_features(model) else training_dataset(workspace, rows)
@@ -230,11 +290,11 @@ def fine_tune(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SentenceTransformerTrainer(
             model=model,
-            args=SentenceTransformerTrainingArguments(
+            args=Arguments(
                 output_dir=scratch,
                 num_train_epochs=parameters.epochs,
-                per_device_train_batch_size=parameters.batch_size,
-                per_device_eval_batch_size=parameters.batch_size,
+                per_device_train_batch_size=share,
+                per_device_eval_batch_size=share,
                 learning_rate=parameters.learning_rate,
                 batch_sampler=no_duplicates_sampler,
                 eval_strategy="epoch",
@@ -245,6 +305,8 @@ def fine_tune(
                 disable_tqdm=True,  # `Progress` is ours
                 report_to=list(parameters.report_to),
                 dataloader_pin_memory=torch.cuda.is_available(),
+                dataloader_drop_last=processes > 1,  # or it warns; `EqualShares` sees to it
+                ddp_find_unused_parameters=False,  # it looks at the last column alone
             ),
             train_dataset=dataset(train),
             eval_dataset=dataset(valid),
@@ -271,11 +333,15 @@ def ranking_loss(
     A thumbnail must pick its title among those of the batch and its negatives; if symmetric, each
     title must pick its thumbnail too, with half the weight.
     """
+    several = get_world_size() > 1  # each process compares its rows with those of all
     if not parameters.symmetric:
-        return MultipleNegativesRankingLoss(model, scale=parameters.scale)
+        return MultipleNegativesRankingLoss(
+            model, scale=parameters.scale, gather_across_devices=several
+        )
     return MultipleNegativesRankingLoss(
         model,
         scale=parameters.scale,
+        gather_across_devices=several,
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
     )
@@ -297,6 +363,83 @@ def _history(log: Sequence[dict[str, float]]) -> list[LossPoint]:
     return points
 
 
+class TrainingJob(BaseModel):
+    """What the step is asked for, as other processes are told it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    workspace: Workspace
+    model: ModelReference
+    examples: Table
+    parameters: TrainingParameters
+    evaluation: EvaluationParameters
+    seed: int
+    precision: Precision
+    """Of the stored features."""
+
+
+def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
+    """Fine-tune a model and keep it at `models/<key>/model`.
+
+    Of several processes only that of rank 0 keeps it and returns something.
+    """
+    loaded = load_model(job.model, job.workspace)
+    trainable = freeze(loaded, job.parameters.trainable)
+    rows = job.workspace.read_table(job.examples, Example)
+    splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
+    started = time.monotonic()
+    head, encoded = head_of(job.workspace, loaded, rows, job.precision)
+    logger.info("Training on %s", encoded.told)
+    history, best_epoch = fine_tune(
+        head,
+        job.workspace,
+        splits["train"],
+        splits["valid"],
+        job.parameters,
+        job.evaluation,
+        job.seed,
+        [Progress(), EpochLog(logger)],
+    )
+    seconds = time.monotonic() - started
+    if get_world_size() > 1:
+        check_equal_weights(loaded)
+    if get_rank() > 0:
+        return None
+    settings = job.parameters.model_dump_json()
+    marks = (job.model.fingerprint, job.examples.fingerprint)
+    key = fingerprint(*marks, settings, str(job.seed), job.precision)[:16]
+    saved = save(loaded, job.workspace, f"models/{key}", f"{job.model.name} (fine-tuned)")
+    return TrainedModel(
+        model=saved,
+        fingerprint=saved.fingerprint,
+        trainable=trainable,
+        trained_on=encoded.told,
+        history=history,
+        best_epoch=best_epoch,
+        seconds=seconds,
+    )
+
+
+class UnequalWeightsError(Exception):
+    """The processes that trained side by side have different weights at the end."""
+
+
+def check_equal_weights(model: nn.Module) -> None:
+    """Compare the trained weights of all processes.
+
+    Raises:
+        UnequalWeightsError: they differ.
+    """
+    own = checksum(*(bytes_of(weight) for weight in trainable_parameters(model).values()))
+    all_of_them = [""] * get_world_size()
+    torch.distributed.all_gather_object(all_of_them, own)
+    if len(set(all_of_them)) > 1:
+        raise UnequalWeightsError(
+            "training.processes: the processes ended with different weights. Train with "
+            "training.processes=1, and report this."
+        )
+
+
 @task(
     name="train",
     persist_result=True,
@@ -312,40 +455,27 @@ def train_model(
     seed: int,
     precision: Precision,
 ) -> TrainedModel:
-    """Fine-tune a model on a table of `Example` and keep it at `models/<key>/model`.
+    """Fine-tune a model on a table of `Example`, in this process or in several.
 
     Args:
         precision: of the stored features.
     """
-    loaded = load_model(model, workspace)
-    trainable = freeze(loaded, parameters.trainable)
-    rows = workspace.read_table(examples, Example)
-    splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
-    started = time.monotonic()
-    head, encoded = head_of(workspace, loaded, rows, precision)
-    history, best_epoch = fine_tune(
-        head,
-        workspace,
-        splits["train"],
-        splits["valid"],
-        parameters,
-        evaluation,
-        seed,
-        [Progress(), EpochLog(get_run_logger())],
+    job = TrainingJob(
+        workspace=workspace,
+        model=model,
+        examples=examples,
+        parameters=parameters,
+        evaluation=evaluation,
+        seed=seed,
+        precision=precision,
     )
-    seconds = time.monotonic() - started
-    settings = parameters.model_dump_json()
-    key = fingerprint(model.fingerprint, examples.fingerprint, settings, str(seed), precision)[:16]
-    saved = save(loaded, workspace, f"models/{key}", f"{model.name} (fine-tuned)")
-    return TrainedModel(
-        model=saved,
-        fingerprint=saved.fingerprint,
-        trainable=trainable,
-        trained_on=encoded.told,
-        history=history,
-        best_epoch=best_epoch,
-        seconds=seconds,
-    )
+    logger = get_run_logger()
+    if parameters.processes == 1:
+        trained = train(job, logger)
+        assert trained
+        return trained
+    told = run_in_processes("tasks.training", job, parameters.processes, logger.info)
+    return TrainedModel.model_validate_json(told)
 
 
 def save(
@@ -366,3 +496,20 @@ def save(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return ModelReference(name=name, path=f"{folder}/model", fingerprint=fingerprint)
+
+
+@record  # tells torchrun why a process failed
+def main(job: str, result: str) -> None:
+    """One of several processes: read the job; the one of rank 0 writes what came of it."""
+    join_processes()
+    logging.basicConfig(stream=sys.stdout, format="%(message)s")
+    logger = logging.getLogger("thumbtune")
+    logger.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
+    trained = train(TrainingJob.model_validate_json(Path(job).read_bytes()), logger)
+    if trained:
+        Path(result).write_text(trained.model_dump_json())
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

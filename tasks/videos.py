@@ -19,9 +19,10 @@ from tasks.sources.youtube import (
     Origin,
     Params,
     call_youtube,
+    close_listing,
     list_channel,
+    open_listing,
     origin_of,
-    resumed_listing,
 )
 from tasks.workspace import Table, Workspace
 
@@ -30,6 +31,8 @@ def list_videos(
     workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
 ) -> Listing:
     """List the videos of a source that are of use for learning.
+
+    A list of YouTube's that was made goes on from the stored answers until `end_listing`.
 
     Raises:
         SourceError: the source cannot be read as asked, or nothing is left of it.
@@ -46,12 +49,21 @@ def list_videos(
     kept, more = keep_long_form(videos, parameters.min_duration_seconds)
     dropped = unusable + more
     if not kept:
+        end_listing(workspace, source, channel, parameters)
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
         raise SourceError(
             f"channel: none of {dropped.total()} videos can be used ({reasons or 'none found'}). "
             "Choose another channel, or lower videos.min_duration_seconds."
         )
     return Listing(videos=kept, dropped=dict(dropped), work=work)
+
+
+def end_listing(
+    workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
+) -> None:
+    """The list is kept, so that a killed run finds it: the next one is asked for anew."""
+    if source == "youtube":
+        close_listing(workspace, channel or "", parameters.listing)
 
 
 def keep_long_form(
@@ -80,20 +92,20 @@ def _list_youtube(
     units: Counter[str] = Counter()
     answers: Counter[Origin] = Counter()
 
-    with resumed_listing(workspace, channel, parameters.listing) as since:
+    since = open_listing(workspace, channel, parameters.listing)
 
-        def call(endpoint: str, params: Params) -> dict[str, Any]:
-            answer = call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
-            origin = origin_of(answer)
-            answers[origin] += 1
-            units[endpoint] += 0 if origin == "kept" else QUOTA_UNITS[endpoint]
-            return answer
+    def call(endpoint: str, params: Params) -> dict[str, Any]:
+        answer = call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
+        origin = origin_of(answer)
+        answers[origin] += 1
+        units[endpoint] += 0 if origin == "kept" else QUOTA_UNITS[endpoint]
+        return answer
 
-        videos, dropped = list_channel(call, channel, parameters.listing)
+    videos, dropped = list_channel(call, channel, parameters.listing)
     get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
     work = f"{answers['fetched']} answers fetched, {answers['unchanged']} unchanged"
     if answers["kept"]:
-        work += f", {answers['kept']} kept from a run that did not finish"
+        work += f", {answers['kept']} kept from a list begun before"
     return videos, dropped, work
 
 

@@ -7,6 +7,7 @@ that is stored goes through `Workspace`, which keeps it in a local folder or in 
 
 import hashlib
 import os
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath, PurePosixPath
@@ -18,11 +19,13 @@ from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict
 
 from tasks.storage import (
+    LIVING,
     LocalStorage,
     RemoteStorage,
     Storage,
     WorkspaceError,
     checked_location,
+    remove_leftovers,
 )
 
 Row = TypeVar("Row", bound=BaseModel)
@@ -214,6 +217,18 @@ class Workspace(BaseModel):
     def write(self, path: str, data: bytes) -> None:
         """Write a file, so that readers see the old one or the whole new one."""
         self._storage.write(self._checked(path), data)
+
+    def remove_leftovers(self) -> int:
+        """Delete what killed runs left half-written on this machine, once a day.
+
+        Returns:
+            The number of such files and folders.
+        """
+        looked = self.root / ".looked-for-leftovers"
+        if looked.exists() and time.time() - looked.stat().st_mtime < LIVING.total_seconds():
+            return 0
+        looked.touch()
+        return remove_leftovers(self.root)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Store a file named by its content; one that is there and intact is left alone."""

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and workers share the cores
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["THUMBTUNE_PRIVATE_HOSTS"] = "localhost, 127.0.0.1"  # where the stand-ins are
 os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
@@ -12,6 +13,7 @@ import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
@@ -28,6 +30,26 @@ from tests.prefect_server import Server
 from tests.s3_server import S3Server
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
+
+LONGEST = (
+    "kill",
+    "retraining",
+    "train_flow",
+    "training",
+    "web",
+    "indexing",
+    "models",
+    "deployment",
+)
+"""Files that start first, so that the workers of pytest-xdist end together."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

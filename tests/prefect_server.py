@@ -36,8 +36,11 @@ class Server:
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.api,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
             "HF_HUB_OFFLINE": "1",
         }
+        if database := os.environ.get("THUMBTUNE_TEST_DATABASE_URL"):  # `make test-postgresql`
+            self.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
         command = [*PREFECT, "server", "start", "--port", str(port)]
         self.process = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
 
@@ -65,6 +68,15 @@ class Server:
 
     def find(self, what: str) -> list[dict[str, Any]]:
         return requests.post(f"{self.api}/{what}/filter", json={}, timeout=10).json()
+
+    def run(self, deployment: str, **parameters: Any) -> None:
+        """Start a run of `flow/deployment` with some parameters changed, as the UI does."""
+        url = f"{self.api}/deployments"
+        found = requests.get(f"{url}/name/{deployment}", timeout=10).json()
+        answer = requests.post(
+            f"{url}/{found['id']}/create_flow_run", json={"parameters": parameters}, timeout=10
+        )
+        assert answer.ok, answer.text
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """The runs of a flow, the oldest first."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from PIL import Image
@@ -125,7 +125,6 @@ MARKDOWN = st.sampled_from(
 )
 
 
-@settings(deadline=None)
 @given(title=MARKDOWN | PRINTABLE, other=MARKDOWN | PRINTABLE)
 def test_any_title_reads_letter_by_letter_in_a_markdown_table(title: str, other: str) -> None:
     assert cells(f"| {escape(title)} | {escape(other)} |") == [

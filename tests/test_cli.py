@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
 from tasks.matching import Matcher
@@ -32,9 +33,16 @@ def image(tmp_path: Path) -> str:
     return str(file)
 
 
-def thumbtune(
+def thumbtune(workspace: Workspace, *arguments: str, stdin: str = "") -> Result:
+    """The command in this process."""
+    here = [*arguments, f"--workspace={workspace.root}"]
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, here, input=stdin)
+
+
+def start_thumbtune(
     workspace: Workspace, *arguments: str, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, with next to nothing in its environment."""
     return subprocess.run(
         [sys.executable, "-m", "thumbtune.cli", *arguments, f"--workspace={workspace.root}"],
         input=stdin,
@@ -55,7 +63,7 @@ def test_models_lists_the_versions_and_the_champion(
     registry: Registry, workspace: Workspace
 ) -> None:
     done = thumbtune(workspace, "models", "--channel", "@tester")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     first, second = (line for line in done.stdout.splitlines() if "3" in line and "0.500" in line)
     assert "champion" in first
     assert "champion" not in second
@@ -75,11 +83,12 @@ def test_rollback_makes_a_version_the_champion(registry: Registry, workspace: Wo
     assert (last.champion, last.why) == (2, "I like it")
 
 
+@pytest.mark.compatibility
 def test_match_ranks_titles_and_holds_them_against_the_channel(
     workspace: Workspace, version: Version, image: str
 ) -> None:
     titles = ("A boat [bold]at night", "Ten castles")
-    done = thumbtune(workspace, "match", image, *titles, "--untouched", "--json")
+    done = start_thumbtune(workspace, "match", image, *titles, "--untouched", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     columns = []
@@ -107,19 +116,23 @@ def test_titles_come_from_a_file_or_from_standard_input_too(
     file = tmp_path / "titles.txt"
     file.write_text("one\n\n  zwei für drei \n", encoding="utf-8")
     by_model = ("match", image, "first", "--model", "sample", "--json", "--titles")
-    for source, stdin in ((str(file), ""), ("-", file.read_text())):
-        found = json.loads(thumbtune(workspace, *by_model, source, stdin=stdin).stdout)
+    from_file = thumbtune(workspace, *by_model, str(file))
+    from_stdin = start_thumbtune(workspace, *by_model, "-", stdin=file.read_text())
+    for done in (from_file, from_stdin):
+        found = json.loads(done.stdout)
         assert {row["title"] for row in found["titles"]} == {"first", "one", "zwei für drei"}
         assert found["models"] == [{"name": "sample", "typical": None}]
         assert found["titles"][0]["percentile"] is None
 
 
+@pytest.mark.compatibility
 @pytest.mark.usefixtures("version")
 def test_search_finds_the_channels_pictures_by_words_and_by_a_picture(
     workspace: Workspace,
 ) -> None:
-    done = thumbtune(workspace, "search", "a castle", "--top", "3", "--json")
+    done = start_thumbtune(workspace, "search", "a castle", "--top", "3", "--json")
     assert done.returncode == 0, done.stderr
+    assert not (workspace.root / "prefect" / "prefect.db").exists()  # no server was needed
     hits = json.loads(done.stdout)
     assert len(hits) == 3
     assert [hit["cosine"] for hit in hits] == sorted((h["cosine"] for h in hits), reverse=True)
@@ -130,7 +143,6 @@ def test_search_finds_the_channels_pictures_by_words_and_by_a_picture(
     shown = thumbtune(workspace, "search", "a castle", "--top", "3").stdout
     assert f"{hits[0]['cosine']:.3f}" in shown
     assert "3 of 40 pictures by @tester, version 1" in shown
-    assert not (workspace.root / "prefect" / "prefect.db").exists()  # no server was needed
 
 
 @pytest.mark.usefixtures("version")
@@ -182,8 +194,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
     message: str,
 ) -> None:
     monkeypatch.chdir(Path(__file__).parent.parent)
-    here = [*arguments, f"--workspace={workspace.root}"]
-    done = CliRunner(env={"COLUMNS": "120"}).invoke(app, here)
+    done = thumbtune(workspace, *arguments)
     assert done.exit_code == code, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -215,6 +226,6 @@ def test_a_wrong_argument_gets_a_message(
     workspace: Workspace, arguments: tuple[str, ...], message: str
 ) -> None:
     done = thumbtune(workspace, *arguments)
-    assert done.returncode != 0
+    assert done.exit_code != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.prefect_server import Server
@@ -36,6 +37,7 @@ def test_a_wrong_parameter_is_refused_before_a_run_is_made(server: Server) -> No
     assert "epochs" in answer.text
 
 
+@pytest.mark.compatibility
 def test_a_worker_runs_a_deployment_with_changed_parameters_and_posts_the_artifacts(
     server: Server, tmp_path: Path
 ) -> None:

@@ -23,6 +23,8 @@ from tasks.thumbnails import MAX_BYTES, Thumbnail, ThumbnailStore
 from tasks.workspace import Workspace
 from tests.test_thumbnails import encoded, picture
 
+pytestmark = pytest.mark.compatibility
+
 DEFAULT = ThumbnailsParameters().allowed_hosts
 
 

@@ -155,7 +155,7 @@ def test_a_killed_run_goes_on_too_but_a_finished_one_is_asked_anew(
     with pytest.raises(YouTubeError):
         listing(workspace)
     assert listing(workspace).work == (
-        "1 answers fetched, 0 unchanged, 4 kept from a run that did not finish"
+        "1 answers fetched, 0 unchanged, 4 kept from a list begun before"
     )
     assert listing(workspace).work == "0 answers fetched, 5 unchanged"
 

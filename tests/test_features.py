@@ -15,8 +15,18 @@ from sample import MODEL
 from sample.make_channel import title
 from sample.scenes import draw, random_scene
 from tasks.evaluation import RecallEvaluator
-from tasks.features import FeatureStore, KeyIndex, choose_precision, head_of, image_key
+from tasks.features import (
+    FeatureStore,
+    KeyIndex,
+    add_up,
+    choose_precision,
+    encode_partition,
+    head_of,
+    image_key,
+    partitions_of,
+)
 from tasks.freezing import freeze
+from tasks.models import resolve_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.thumbnails import Example
 from tasks.towers import Trunk, plan_of
@@ -199,6 +209,26 @@ def test_only_what_is_new_is_encoded(workspace: Workspace, examples: list[Exampl
     rows = [row.model_copy(update={"title_neg": None}) for row in examples]
     assert encode(workspace, rows[:35]) == (35, 35)
     assert encode(workspace, rows) == (5, 5)
+    assert encode(workspace, rows) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [1000, 13])
+def test_partitions_encode_each_picture_and_title_once(
+    workspace: Workspace, examples: list[Example], size: int
+) -> None:
+    rows = [*examples, *examples[:5]]  # a picture and a title that come again
+    clip = resolve_model("sample")
+    table = workspace.write_table("examples", rows)
+    partitions = partitions_of(table, size)
+    assert [row for start, stop in partitions for row in range(start, stop)] == list(range(45))
+    parts = [
+        encode_partition(workspace, clip, table, ["projection"], "float32", start, stop)
+        for start, stop in partitions
+    ]
+    assert len(parts) == (1 if size == 1000 else 4)
+    titles = {title for row in rows for title in (row.title, row.title_neg)}
+    assert add_up(parts).encoded == {"image": 40, "text": len(titles)}
+    assert add_up(parts).reused == {"image": 0, "text": 0}
     assert encode(workspace, rows) == (0, 0)
 
 

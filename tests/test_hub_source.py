@@ -45,6 +45,7 @@ def test_a_lone_split_divides_nothing(tmp_path: Path, workspace: Workspace) -> N
     assert [v.split for v in list_hub(workspace, str(tmp_path / "saved"))] == [None, None]
 
 
+@pytest.mark.compatibility
 def test_pictures_in_the_dataset_are_put_into_the_workspace(
     tmp_path: Path, workspace: Workspace
 ) -> None:

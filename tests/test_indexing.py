@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from sentence_transformers import SentenceTransformer
@@ -69,7 +69,6 @@ def library(tmp_path: Path) -> Path:
     seed=st.integers(0, 2**32 - 1),
     copies=st.booleans(),
 )
-@settings(deadline=None)
 def test_the_exact_search_is_numpys(
     rows: int, queries: int, top: int, seed: int, copies: bool
 ) -> None:
@@ -84,6 +83,7 @@ def test_the_exact_search_is_numpys(
     assert all(len(set(row)) == min(top, rows) for row in found.tolist())
 
 
+@pytest.mark.compatibility
 def test_the_graph_finds_what_the_exact_search_finds_and_ranks_it_by_float32() -> None:
     matrix, queries = unit_vectors(3000, 32), unit_vectors(50, 32, seed=1)
     vectors = with_graph(np.arange(3000), matrix, None)
@@ -96,6 +96,7 @@ def test_the_graph_finds_what_the_exact_search_finds_and_ranks_it_by_float32() -
     assert hits > 0.98
 
 
+@pytest.mark.compatibility
 def test_a_graph_takes_new_vectors_and_forgets_those_that_are_gone() -> None:
     matrix = unit_vectors(2000, 32)
     numbers = np.sort(np.random.default_rng(0).choice(2**62, 2000, replace=False))

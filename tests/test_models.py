@@ -208,6 +208,7 @@ def test_the_safetensors_come_and_their_twins_do_not(online: dict[str, Any]) -> 
     assert not files & {"pytorch_model.bin", "tf_model.h5", "model.onnx"}
 
 
+@pytest.mark.compatibility
 def test_a_downloaded_model_loads(online: dict[str, Any]) -> None:
     assert load_clip(resolve_model(online["clip"]["path"])).supports("image")
 

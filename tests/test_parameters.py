@@ -19,6 +19,8 @@ from tasks.watching import read_channels
 
 ROOT = Path(__file__).parent.parent
 
+pytestmark = pytest.mark.compatibility
+
 
 def test_the_defaults_are_the_articles() -> None:
     parameters = TrainParameters(channel="@ShawTalebi")

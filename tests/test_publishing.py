@@ -340,6 +340,7 @@ def test_the_addresses_of_the_commits_are_told(hub: HubServer, published: Publis
     ]
 
 
+@pytest.mark.compatibility
 def test_a_pushed_model_embeds_as_before(published: Published, downloaded: dict[str, Any]) -> None:
     model = SentenceTransformer(str(published.model))
     titles = model.encode(["A title", "Noch einer"])
@@ -354,6 +355,7 @@ def test_a_pushed_model_has_its_card(hub: HubServer, published: Published) -> No
     assert set(pushed) == {file.name for file in published.model.iterdir()}
 
 
+@pytest.mark.compatibility
 def test_a_pushed_dataset_has_equal_rows_and_splits(
     tmp_path: Path, downloaded: dict[str, Any]
 ) -> None:

@@ -172,6 +172,7 @@ def test_the_page_shows_before_after_interval_chance_and_the_funnel(workspace: W
     assert all(f"{split} · 12 videos" in text for split in ("train", "valid", "test"))
 
 
+@pytest.mark.compatibility
 def test_the_page_needs_no_other_file(workspace: Workspace) -> None:
     html = page(workspace, [miss(workspace, "a", "b")])
     sources = Tags(html).sources
@@ -202,9 +203,7 @@ NASTY = st.sampled_from(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(title=NASTY | st.text(), chosen=NASTY | st.text())
 def test_any_title_is_shown_as_text_and_breaks_neither_page_nor_picture(
     workspace: Workspace, title: str, chosen: str

@@ -57,10 +57,6 @@ class House:
         with self.server.worker(**self.environment) as process:
             yield process
 
-    def run(self, deployment: str, **parameters: Any) -> None:
-        values = [f"--param={name}={json.dumps(value)}" for name, value in parameters.items()]
-        self.server.prefect("deployment", "run", deployment, *values)
-
     def features(self) -> set[Path]:
         return set((self.workspace.root / "features").glob("*/*.safetensors"))
 
@@ -79,7 +75,7 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
     def watch() -> None:
         nonlocal watched
         watched += 1
-        house.run("watch/watch", channels=str(house.channels), min_new=3)
+        house.server.run("watch/watch", channels=str(house.channels), min_new=3)
         server.wait_for_runs("watch", watched)
 
     with house.worker():
@@ -121,13 +117,13 @@ def test_a_run_that_is_killed_in_training_blocks_nobody_and_nothing_is_done_twic
     before = sum(run["state_type"] == "COMPLETED" for run in house.server.runs("train"))
     long = {**house.parameters, "training": {"epochs": 1000, "learning_rate": 0.01}}
     with house.worker() as worker:
-        house.run("train/train", **long)
+        house.server.run("train/train", **long)
         wait_until(lambda: len(house.features()) == 2, 120)
         kill(worker)
     features, asked = house.features(), house.youtube.image_requests.copy()
     assert house.registry.versions() == []
     with house.worker():
-        house.run("train/train", **house.parameters)
+        house.server.run("train/train", **house.parameters)
         house.server.wait_for_runs("train", before + 1)
     assert house.features() == features
     assert house.youtube.image_requests == asked
@@ -137,7 +133,7 @@ def test_a_run_that_is_killed_in_training_blocks_nobody_and_nothing_is_done_twic
 def test_two_runs_at_once_on_one_channel_leave_one_whole_model(house: House) -> None:
     before = sum(run["state_type"] == "COMPLETED" for run in house.server.runs("train"))
     for _ in range(2):
-        house.run("train/train", **house.parameters)
+        house.server.run("train/train", **house.parameters)
     with house.worker():
         house.server.wait_for_runs("train", before + 2)
     assert [version.number for version in house.registry.versions()] == [1]
@@ -151,7 +147,7 @@ def test_two_runs_at_once_on_one_channel_leave_one_whole_model(house: House) -> 
 def test_a_run_that_fails_is_told(house: House) -> None:
     broken = {**house.parameters, "channel": "@nobody"}
     with house.worker():
-        house.run("train/train", **broken)
+        house.server.run("train/train", **broken)
         wait_until(lambda: bool(house.told), 120)
     [message] = house.told
     assert message["event"] == "train.failed"

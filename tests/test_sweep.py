@@ -124,6 +124,7 @@ def run(options: dict[str, Any]) -> SweepRun:
     return sweep(**options)
 
 
+@pytest.mark.compatibility
 def test_a_sweep_leaves_its_trials_a_plot_and_a_comparison_on_test(run: SweepRun) -> None:
     folder = Path(run.best_parameters).parent
     trials = pd.read_csv(folder / "trials.csv")

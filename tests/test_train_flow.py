@@ -13,6 +13,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
+from prefect.settings import get_current_settings
 from sentence_transformers import SentenceTransformer
 
 from flows.train_flow import TrainRun, train
@@ -86,6 +87,7 @@ def work_of_the_last_run() -> dict[str, str]:
     return {row["stage"]: row["in this run"] for row in rows}
 
 
+@pytest.mark.compatibility
 @pytest.mark.usefixtures("channel")
 def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
     youtube: YouTubeServer, options: dict[str, Any]
@@ -282,17 +284,20 @@ def test_a_channel_without_thumbnails_stops_with_the_reasons(
         train(**options)
 
 
-def run_script(folder: Path, arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    folder: Path, arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, str(ROOT / "flows" / "train_flow.py"), *arguments.split()],
         cwd=folder,
-        env={**os.environ, "PREFECT_HOME": str(folder / "prefect")},
+        env={**os.environ, "PREFECT_HOME": str(folder / "prefect"), **environment},
         capture_output=True,
         text=True,
         timeout=300,
     )
 
 
+@pytest.mark.compatibility
 def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(tmp_path: Path) -> None:
     done = run_script(
         tmp_path,
@@ -308,10 +313,13 @@ def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(tmp_p
 
 
 def test_the_script_ends_with_one_plain_sentence_when_the_channel_is_wrong(tmp_path: Path) -> None:
+    api = get_current_settings().api.url
+    assert api
     done = run_script(
         tmp_path,
         "--source folder --channel gone --model sample --negatives.text_model sample "
         "--workspace here",
+        PREFECT_API_URL=api,
     )
     assert done.returncode == 1
     said = "thumbtune: channel: there is no folder 'gone'. Give an existing folder."

@@ -1,5 +1,7 @@
 """Fine-tuning itself, on the bundled sample."""
 
+import gc
+import weakref
 from collections import Counter
 
 import pytest
@@ -8,8 +10,9 @@ from sentence_transformers import SentenceTransformer
 
 from sample import MODEL
 from tasks.evaluation import NotFiniteError, RecallEvaluator, embed_titles
+from tasks.features import head_of
 from tasks.freezing import freeze
-from tasks.models import load_model
+from tasks.models import load_model, resolve_model
 from tasks.negatives import pair_titles
 from tasks.parameters import (
     SPLITS,
@@ -85,6 +88,7 @@ def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_ea
         assert recall_at_1(shared, run(shared, seed, epochs=5)[0], "test") > untouched + 0.15
 
 
+@pytest.mark.compatibility
 def test_only_the_projections_change(shared: tuple[Workspace, Splits]) -> None:
     before = dict(SentenceTransformer(str(MODEL)).named_parameters())
     after = dict(run(shared)[0].named_parameters())
@@ -212,3 +216,19 @@ def test_a_model_is_saved_whole_and_replaces_the_old_one(workspace: Workspace) -
     assert not (folder / "model" / "old").exists()
     assert [path.name for path in folder.iterdir()] == ["model"]
     assert (load_model(saved, workspace).encode("a") == model.encode("a")).all()
+
+
+def test_models_that_nobody_uses_are_freed_without_a_garbage_collection(
+    shared: tuple[Workspace, Splits],
+) -> None:
+    workspace, splits = shared
+    gc.disable()
+    try:
+        model = load_model(resolve_model("sample"))
+        freeze(model, ("projection",))
+        head, _ = head_of(workspace, model, splits["train"])
+        references = weakref.ref(model), weakref.ref(head)
+        del model, head
+        assert [reference() for reference in references] == [None, None]
+    finally:
+        gc.enable()

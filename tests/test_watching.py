@@ -23,6 +23,7 @@ NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OPTIONS = WatchParameters(min_new=3, max_age_days=30, retry_hours=24)
 
 
+@pytest.mark.compatibility
 def test_a_channel_takes_the_defaults_and_changes_single_fields(tmp_path: Path) -> None:
     file = tmp_path / "channels.yaml"
     file.write_text(
@@ -177,6 +178,17 @@ def test_new_videos_join_the_champions_index_before_there_are_enough_to_train(
         }
         assert len(index) == 52
         assert youtube.image_requests.total() == downloads + 2
+
+
+def test_a_training_takes_the_list_that_its_watch_has_made(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    assert youtube.units == 3  # the channel, a page of its videos, what they are
+    channel += [make_video(n) for n in (102, 104, 106)]
+    watch(**options)
+    assert youtube.units == 3 + 1 + 5  # the channel's id, once; two pages now
+    assert len(registry_of(options).versions()[-1].seen) == 53
 
 
 @pytest.mark.usefixtures("channel")

@@ -18,14 +18,17 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from flows.train_flow import train
+from tasks.indexing import Entry, NoIndexError, channel_place, index_channel
 from tasks.matching import Fit, Matcher
-from tasks.registry import Registry
+from tasks.registry import Registry, Version
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.browser import chromium
+from tests.small_channel import make_examples
 from tests.test_report import NASTY, Tags
 from thumbtune.web import (
     AddressError,
+    Champion,
     QuestionError,
     html,
     in_words,
@@ -171,6 +174,7 @@ def assert_shows(rows: Locator, fine_tuned: list[Fit], untouched: list[Fit]) -> 
         )
 
 
+@pytest.mark.compatibility
 def test_titles_are_ranked_for_an_uploaded_thumbnail_by_both_models(site: Site, page: Page) -> None:
     row = site.test_rows()[0]
     titles = [*OTHERS, row.title]
@@ -204,6 +208,7 @@ def search(page: Page, count: int) -> Locator:
     return cards
 
 
+@pytest.mark.compatibility
 def test_words_find_the_thumbnails_nearest_to_them(site: Site, page: Page) -> None:
     row = site.test_rows()[0]
     page.get_by_role("tab", name="Search thumbnails").click()
@@ -408,6 +413,26 @@ def test_uploads_are_removed_when_the_server_stops(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_index_is_opened_once_and_again_when_it_has_changed(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    first = champion.index()
+    assert champion.index() is first
+
+    new = make_examples(workspace, len(first) + 1)[-1]
+    index_channel(workspace, version, champion.matcher(), [Entry(**dict(new))])
+    second = champion.index()
+    assert {entry.id for entry in second.entries} - {entry.id for entry in first.entries} == {
+        new.id
+    }
+    assert champion.index() is second
+
+    workspace.remove(f"{channel_place(version.model.fingerprint, version)}/index.json")
+    with pytest.raises(NoIndexError):
+        champion.index()
+
+
 @given(st.text())
 def test_titles_are_read_one_a_line(text: str) -> None:
     try:
@@ -428,7 +453,7 @@ def test_no_title_adds_a_tag_to_the_ranking(title: str, other: str) -> None:
 
     tags = shown(title, other)
     assert tags.names == shown("a", "b").names
-    assert title.replace("\r\n", "\n") in tags.text.replace("\r\n", "\n")
+    assert "\n".join(title.splitlines()) in "\n".join(tags.text.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,27 @@ def test_folders_that_replace_one_another_at_once_leave_one_whole(tmp_path: Path
     assert len({(tmp_path / "target" / name).read_text() for name in "ab"}) == 1
 
 
+def test_what_killed_runs_left_half_written_is_removed_after_a_day(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    table = workspace.write_table("rows", ROWS)
+    mark = "0" * 32
+    leftovers = [f"rows/.a.jsonl.{mark}", f"registry/.{mark}", f"indexes/x/.{mark}.jsonl"]
+    models = [f"models/key/.model.{mark}", "models/key/.model.a1b2_c3d"]
+    others = ["models/key/model.safetensors", "rows/.DS_Store", f"thumbnails/{mark}.jpg"]
+    for path in [*leftovers, *others, *(f"{model}/weights" for model in models)]:
+        (workspace.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.root / path).write_text("")
+    (workspace.root / f".{mark}").symlink_to(tmp_path, target_is_directory=True)
+    assert workspace.remove_leftovers() == 0
+    for path in workspace.root.rglob("*"):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    assert workspace.remove_leftovers() == 6
+    assert not any((workspace.root / path).exists() for path in [*leftovers, *models])
+    assert all((workspace.root / path).exists() for path in others)
+    assert table.is_whole(workspace)
+
+
 @pytest.mark.parametrize("path", ["../there.jsonl", "/etc/passwd", "rows/../../there.jsonl", ""])
 def test_a_stored_path_does_not_lead_out_of_the_workspace(anywhere: Workspace, path: str) -> None:
     anywhere.root.mkdir(parents=True, exist_ok=True)

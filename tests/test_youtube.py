@@ -26,7 +26,7 @@ from tasks.sources.youtube import (
     channel_query,
     request_api,
 )
-from tasks.videos import fetch_videos, keep_long_form, list_videos
+from tasks.videos import end_listing, fetch_videos, keep_long_form, list_videos
 from tasks.workspace import Workspace
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -36,7 +36,9 @@ def listing(workspace: Workspace, channel: str = "@tester", **parameters: Any) -
 
     @flow(name="list")
     def list_flow() -> Listing:
-        return list_videos(workspace, "youtube", channel, settings)
+        found = list_videos(workspace, "youtube", channel, settings)
+        end_listing(workspace, "youtube", channel, settings)
+        return found
 
     return list_flow()
 
@@ -289,6 +291,7 @@ def test_the_key_is_in_no_url_log_traceback_file_or_result(
     youtube.add_channel([make_video(n) for n in range(60)])
     parameters = VideosParameters()
     fetch_videos(workspace, "youtube", "@tester", parameters)
+    end_listing(workspace, "youtube", "@tester", parameters)
     youtube.fail_next(503, times=50)
     with pytest.raises(RetryableYouTubeError) as failure:
         fetch_videos.with_options(refresh_cache=True)(workspace, "youtube", "@tester", parameters)

@@ -103,6 +103,7 @@ class Champion:
         self.registry = registry
         self._matcher = lru_cache(2)(self._load)  # before and after training
         self._place = cache(self._index)
+        self._opened = lru_cache(1)(self._open)
 
     def version(self) -> Version:
         """The version in use; NoModelError if there is none."""
@@ -116,8 +117,22 @@ class Champion:
         return Matcher.of_version(self.workspace, self.registry.version(number), untouched)
 
     def index(self) -> ThumbnailIndex:
-        """The channel's pictures as the model sees them, with those that joined since."""
-        return open_index(self.workspace, self._place(self.version().number))
+        """The channel's pictures as the model sees them, with those that joined since.
+
+        To open it checks every byte, so it stays open until index.json, which names its files by
+        their checksums, says something else.
+
+        Raises:
+            NoIndexError: it is gone or damaged.
+        """
+        place = self._place(self.version().number)
+        names = b""
+        with suppress(OSError):
+            names = self.workspace.read(f"{place}/index.json")
+        return self._opened(place, names)
+
+    def _open(self, place: str, names: bytes) -> ThumbnailIndex:
+        return open_index(self.workspace, place)
 
     def _index(self, number: int) -> str:
         version, matcher = self.registry.version(number), self._matcher(number, False)

@@ -11,23 +11,22 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import isodate
 import requests
 import urllib3
 from prefect import task
 from prefect.tasks import exponential_backoff
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from tasks.downloads import TooLargeError, TooSlowError, read_body
 from tasks.quota import spend
 from tasks.retries import only_on
 from tasks.secrets import read_secret
-from tasks.sources import SourceError, Video
+from tasks.sources import SourceError, Video, parse_duration
 from tasks.workspace import Workspace, fingerprint
 
 PAGE = 50  # the API's largest page, and the most ids in one call
@@ -44,7 +43,7 @@ Call = Callable[[str, Params], dict[str, Any]]
 """(endpoint, parameters) → the parsed answer of one API call."""
 
 Origin = Literal["fetched", "unchanged", "kept"]
-"""How an answer came: new, as it was the last time, or stored by a run that did not finish."""
+"""How an answer came: new, as it was the last time, or kept from a list begun just before."""
 
 ORIGIN = "thumbtune:origin"
 """Where an answer that was not fetched anew tells its origin."""
@@ -300,17 +299,14 @@ def _video(item: _Video) -> Video:
     return Video(
         id=item.id,
         title=item.snippet.title.strip(),
-        thumbnails={name: thumbnails[name].url for name in widest_first},
+        thumbnails={name: thumbnails[name].url for name in widest_first if name != "file"},
         duration_seconds=_seconds(item.details.duration),
         published_at=item.snippet.published_at,
     )
 
 
 def _seconds(duration: str | None) -> float | None:
-    try:
-        return isodate.parse_duration(duration).total_seconds() if duration else None
-    except isodate.ISO8601Error:
-        return None
+    return parse_duration(duration, unknown=None) if duration else None
 
 
 def api_url() -> str:
@@ -327,21 +323,28 @@ def api_url() -> str:
     return url.rstrip("/")
 
 
-@contextmanager
-def resumed_listing(workspace: Workspace, channel: str, listing: str) -> Iterator[datetime]:
-    """Make a list of a channel that goes on where one that did not finish has stopped.
+def open_listing(workspace: Workspace, channel: str, listing: str) -> datetime:
+    """Begin a list of a channel, or go on with one that was not ended.
 
-    Yields:
+    Returns:
         When the list was begun: answers that were stored since then need not be asked for again.
     """
-    file = f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.txt"
+    file = _unfinished(channel, listing)
     now = datetime.now(UTC)
     since = _begun(workspace, file)
     if since is None or not now - RESUMABLE < since <= now:
         since = now
         workspace.write(file, since.isoformat().encode())
-    yield since
-    workspace.remove(file)
+    return since
+
+
+def close_listing(workspace: Workspace, channel: str, listing: str) -> None:
+    """Whoever asked for the list has kept it; the next one is asked for anew."""
+    workspace.remove(_unfinished(channel, listing))
+
+
+def _unfinished(channel: str, listing: str) -> str:
+    return f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.txt"
 
 
 def _begun(workspace: Workspace, file: str) -> datetime | None:
@@ -363,7 +366,7 @@ class _Stored(BaseModel):
 
     etag: str | None
     body: dict[str, Any]
-    at: datetime
+    at: AwareDatetime
 
 
 def request_api(
@@ -393,11 +396,11 @@ def request_api(
     key = read_secret("YOUTUBE_API_KEY")
     spend(workspace, key, QUOTA_UNITS[endpoint], daily_quota, datetime.now(UTC))
     headers = {"X-Goog-Api-Key": key}
-    if stored and stored.etag:
+    if stored and stored.etag and re.fullmatch(r"[\x21-\x7e]+", stored.etag):
         headers["If-None-Match"] = stored.etag
     answer, content = _send(endpoint, params, headers)
     if answer.status_code == 304 and stored:
-        _store(workspace, file, stored.etag, stored.body)
+        _store(workspace, file, endpoint, stored.etag, stored.body)
         return {**stored.body, ORIGIN: "unchanged"}
     body = _json_object(content.replace(key.encode(), b"[key]"))  # no error text echoes it
     if answer.status_code != 200:
@@ -409,7 +412,7 @@ def request_api(
             f"YouTube {endpoint}: the answer is not as documented: {problem}"
         )
     etag = answer.headers.get("ETag") or body.get("etag")
-    _store(workspace, file, etag if isinstance(etag, str) else None, body)
+    _store(workspace, file, endpoint, etag if isinstance(etag, str) else None, body)
     return body
 
 
@@ -453,9 +456,17 @@ def _answer_key(endpoint: str, params: Params) -> str:
     return fingerprint(endpoint, json.dumps(params, sort_keys=True))[:32]
 
 
-def _store(workspace: Workspace, file: str, etag: str | None, body: dict[str, Any]) -> None:
+def _store(
+    workspace: Workspace, file: str, endpoint: str, etag: str | None, body: dict[str, Any]
+) -> None:
     stored = _Stored(etag=etag, body=body, at=datetime.now(UTC))
-    workspace.write(file, stored.model_dump_json().encode())
+    try:
+        data = stored.model_dump_json().encode()
+    except (PydanticSerializationError, UnicodeEncodeError):
+        raise RetryableYouTubeError(
+            f"YouTube {endpoint}: the answer is not as documented: it cannot be written as JSON"
+        ) from None
+    workspace.write(file, data)
 
 
 def _stored_answer(workspace: Workspace, file: str, endpoint: str) -> _Stored | None:

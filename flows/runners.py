@@ -1,0 +1,100 @@
+"""Where the mapped steps of a run are executed: in threads of this process, on Dask, or on Ray.
+
+That is a setting of the machine and not a parameter of the run, so the environment has it.
+"""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+FOUR_AT_A_TIME = 4
+"""Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
+
+PRELOADED = "flows.train_flow"
+"""What Dask's workers import first: imports in the middle would make them miss heartbeats."""
+
+
+class TaskRunnerSettingError(Exception):
+    """THUMBTUNE_TASK_RUNNER names no task runner, or one that cannot work here."""
+
+
+def task_runner_of_this_machine() -> TaskRunner[Any]:
+    """The task runner that THUMBTUNE_TASK_RUNNER names: threads (the default), dask or ray.
+
+    THUMBTUNE_DASK_ADDRESS and THUMBTUNE_RAY_ADDRESS name a cluster that runs already; without one,
+    workers are started on this machine for as long as the run takes.
+
+    Raises:
+        TaskRunnerSettingError: there is no such task runner, its extra is not installed, or its
+            workers could not find the Prefect server.
+    """
+    name = os.environ.get("THUMBTUNE_TASK_RUNNER", "threads")
+    if name == "threads":
+        return ThreadPoolTaskRunner(max_workers=FOUR_AT_A_TIME)
+    if name not in ("dask", "ray"):
+        raise TaskRunnerSettingError(
+            f"THUMBTUNE_TASK_RUNNER is {name!r}. Set it to threads, dask or ray, or unset it."
+        )
+    if get_current_settings().api.url is None:  # each worker would start a server of its own
+        raise TaskRunnerSettingError(
+            f"THUMBTUNE_TASK_RUNNER is {name}, whose workers need a Prefect server. Start one with "
+            "`prefect server start` and set PREFECT_API_URL to its address."
+        )
+    try:
+        return _dask() if name == "dask" else _ray()
+    except ImportError:
+        raise TaskRunnerSettingError(
+            f"THUMBTUNE_TASK_RUNNER is {name}, which is not installed. "
+            f"`pip install 'thumbtune[{name}]'`, or unset THUMBTUNE_TASK_RUNNER."
+        ) from None
+
+
+def _dask() -> TaskRunner[Any]:
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # a page for each start and end
+    from prefect_dask import DaskTaskRunner
+
+    if address := os.environ.get("THUMBTUNE_DASK_ADDRESS"):
+        return DaskTaskRunner(address=address)
+    options = {"dashboard_address": "127.0.0.1:0", "preload": [PRELOADED]}
+    return DaskTaskRunner(cluster_kwargs=options)
+
+
+def _ray() -> TaskRunner[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    from prefect_ray import RayTaskRunner
+
+    return RayTaskRunner(address=os.environ.get("THUMBTUNE_RAY_ADDRESS"))
+
+
+def with_a_gpu_each() -> AbstractContextManager[Any]:
+    """Steps that are mapped within have a GPU each, if the run is on a Ray cluster that has some.
+
+    Steps that do not ask for one would all take the first. Dask's workers have those that they
+    were started with.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.task_runner.name != "ray":
+        return nullcontext()
+    import ray
+    from prefect_ray.context import remote_options
+
+    return remote_options(num_gpus=1) if ray.cluster_resources().get("GPU") else nullcontext()
+
+
+class TaskRunnerBySetting(ThreadPoolTaskRunner[Any]):
+    """Stands for the task runner of the machine, which is asked for when a run starts.
+
+    Prefect gives each run a duplicate of its flow's task runner.
+    """
+
+    def duplicate(self) -> Any:
+        """The task runner of this machine."""
+        return task_runner_of_this_machine()
+
+
+BY_SETTING: Any = TaskRunnerBySetting()
+"""What the flows that map are given."""

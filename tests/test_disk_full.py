@@ -1,0 +1,141 @@
+"""A disk that is full, or may not be written to: a plain sentence, and nothing stored is lost.
+
+The disks are real ones: a small tmpfs in a mount namespace of the runs' own.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from tasks.features import FeatureStore
+from tasks.workspace import fingerprint
+from tests.mortal_runs import Outcome, Runs, options_of
+from tests.youtube_server import YouTubeServer, make_video
+
+SIZE = 64 * 2**20
+PAGE = 4096
+MOUNT = f"mount -t tmpfs -o size={SIZE} full $0/disk && mount -t tmpfs -o ro none $0/read-only"
+
+ORDER = ["workspace-id", "registry", "youtube-unfinished", "quota", "youtube", "videos", "splits"]
+ORDER += ["pairs", "thumbnails", "examples", "features", "models"]
+"""What a run writes, in its order."""
+
+FULL_WHILE_WRITING = {
+    "thumbnails": ("thumbnails", "examples"),
+    "features": ("features", "training"),
+    "models": ("saving", "evaluation"),
+}
+"""Folder → the step that writes it, and the next one."""
+
+
+class Disks:
+    """Runs of the flow that see small disks."""
+
+    def __init__(self, folder: Path) -> None:
+        for name in ("disk", "read-only", "foreign"):
+            (folder / name).mkdir()
+        self.disk = folder / "disk"
+        self.read_only = folder / "read-only"
+        self.foreign = Path("/")  # another user's, where root of a user namespace is nobody
+        if os.getuid() == 0:
+            self.foreign = folder / "foreign"
+            os.chown(self.foreign, 1000, 1000)
+        in_namespace = ["unshare", "-rm", "sh", "-c", f'{MOUNT} && exec "$@"', str(folder)]
+        self.runs = Runs(folder / "home", in_namespace)
+        self.seen_from_here = Path(f"/proc/{self.runs.process.pid}/root")
+
+    def leave(self, free: int) -> None:
+        """Fill the disk up to so many bytes, the run's own files included."""
+        with (self.seen_from_here / self.disk.relative_to("/") / "other").open("wb") as other:
+            other.truncate(0)
+            block = bytes(PAGE)
+            for _ in range((SIZE - free) // PAGE):
+                other.write(block)
+
+    def copy(self, to: Path) -> Path:
+        """The workspace as it is now, where this process sees it."""
+        shutil.rmtree(to, ignore_errors=True)
+        place = self.seen_from_here / self.disk.relative_to("/") / "workspace"
+        return Path(shutil.copytree(place, to))
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disks]:
+    disks = Disks(tmp_path_factory.mktemp("disks"))
+    with disks.runs:
+        yield disks
+
+
+def bytes_on_disk(workspace: Path) -> Counter[str]:
+    """Of each folder, in whole pages."""
+    sizes: Counter[str] = Counter()
+    for file in workspace.rglob("*"):
+        if file.is_file():
+            pages = -(-file.stat().st_size // PAGE)
+            sizes[file.relative_to(workspace).parts[0]] += pages * PAGE
+    return sizes
+
+
+def assert_all_is_whole(workspace: Path) -> None:
+    files = [file for file in workspace.rglob("*") if file.is_file()]
+    assert not [file for file in files if file.name.startswith(".")]
+    for file in files:
+        match file.relative_to(workspace).parts[0], file.suffix:
+            case _, ".jsonl":
+                assert fingerprint(file.read_bytes())[:32] == file.stem
+            case _, ".json":
+                json.loads(file.read_bytes())
+            case "thumbnails", _:
+                assert hashlib.sha256(file.read_bytes()).hexdigest() == file.stem
+            case "features", _:
+                with safe_open(file, framework="pt") as stored:
+                    keys = json.loads(stored.metadata()["keys"])
+                assert FeatureStore(file.parent).read(keys).keys() == set(keys)
+
+
+def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(
+    disks: Disks, youtube: YouTubeServer, tmp_path: Path
+) -> None:
+    youtube.add_channel([make_video(n) for n in range(60)])
+    options = options_of(disks.disk / "workspace")
+    whole = disks.runs.run(options)
+    assert whole.run, whole.traceback
+    undisturbed = Outcome.of(disks.copy(tmp_path / "undisturbed"))
+    sizes = bytes_on_disk(tmp_path / "undisturbed")
+    shutil.rmtree(disks.seen_from_here / str(options["workspace"]).lstrip("/"))
+    youtube.image_requests.clear()
+
+    for folder, (step, later) in FULL_WHILE_WRITING.items():
+        before = sum(sizes[name] for name in ORDER[: ORDER.index(folder)])
+        disks.leave(before + sizes[folder] // 2)
+        ended = disks.runs.run(options)
+        assert step in ended.steps, ended.traceback
+        assert later not in ended.steps
+        assert ended.error.startswith(f"No space left in the workspace {options['workspace']} (")
+        assert ended.error.endswith("Free some, then run again: what is stored is kept.")
+        assert_all_is_whole(disks.copy(tmp_path / "copy"))
+
+    disks.leave(SIZE)
+    ended = disks.runs.run(options)
+    assert ended.run, ended.traceback
+    assert "fetch-thumbnails" not in ended.run["stages"].partition("From the cache")[0]
+    assert Outcome.of(disks.copy(tmp_path / "copy")) == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["read_only", "foreign", "file"])
+def test_a_workspace_that_cannot_be_written_is_an_error_that_names_it(
+    disks: Disks, tmp_path: Path, kind: str
+) -> None:
+    if kind == "file":
+        (tmp_path / "file").touch()
+    parent: Path = getattr(disks, kind, tmp_path / "file")
+    ended = disks.runs.run(options_of(parent / "thumbtune-workspace"))
+    assert ended.error.startswith(f"workspace: {parent}")
+    assert ended.error.endswith("write there, or choose another workspace.")
