@@ -400,6 +400,8 @@ class RemoteStorage:
         except (FileNotFoundError, FileExistsError, IsADirectoryError):
             raise
         except Exception as error:  # each file system has its own
+            if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+                raise  # of the disk with the mirror
             if "ConditionalRequestConflict" in str(error):  # S3: another writer was at it
                 raise FileExistsError(str(error)) from error
             raise self._explained(error) from error
