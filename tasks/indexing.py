@@ -572,12 +572,23 @@ def _read(workspace: Workspace, place: str) -> ThumbnailIndex | None:
         except OSError:
             return None
         try:
-            return _load(workspace, place, _Files.model_validate_json(pointer))
+            files = _Files.model_validate_json(pointer)
+            index = _load(workspace, place, files)
+            _forget_others(workspace, place, files)
+            return index
         except (OSError, ValueError, SafetensorError, RuntimeError):
             with contextlib.suppress(OSError):
                 if workspace.read(f"{place}/index.json") != pointer:
                     continue  # it was replaced meanwhile
             return None
+
+
+def _forget_others(workspace: Workspace, place: str, files: _Files) -> None:
+    """Let a mirror keep no older files of an index; other machines may write it, this one read."""
+    for ending in (".jsonl", ".safetensors", ".usearch"):
+        for file in (workspace.root / place).glob(f"[!.]*{ending}"):
+            if file.name not in (files.entries, files.vectors, files.graph):
+                workspace.forget(f"{place}/{file.name}")
 
 
 def _load(workspace: Workspace, place: str, files: _Files) -> ThumbnailIndex:

@@ -279,8 +279,11 @@ class RemoteStorage:
     def create(self, path: str, data: bytes) -> bool:
         try:
             self._call("pipe_file", self._key(path), data, mode="create")
-        except FileExistsError:  # perhaps ours, if the answer to a first try was lost
-            return self.read(path) == data
+        except FileExistsError:
+            try:
+                return self.read(path) == data  # ours, if the answer to a first try was lost
+            except FileNotFoundError:  # the other writer is still at it
+                return False
         return True
 
     def put(self, path: str, source: Path) -> None:

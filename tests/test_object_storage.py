@@ -1,6 +1,8 @@
 """A workspace in a bucket: a real S3 server, whole runs, and other machines."""
 
+import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 
 from flows.train_flow import train
 from tasks.features import FeatureStore
-from tasks.indexing import channel_place, index_channel, open_index, search_words
+from tasks.indexing import Entry, channel_place, index_channel, open_index, search_words
 from tasks.matching import Matcher, NoModelError, open_champion
 from tasks.models import ModelNotFoundError, folder_of
 from tasks.parameters import TrainParameters, parse_command_line
@@ -27,6 +29,7 @@ from tasks.storage import WorkspaceError
 from tasks.workspace import OutsideWorkspaceError, Table, Workspace
 from tests.s3_server import S3Server
 from tests.small_channel import add_version
+from tests.test_thumbnails import encoded, picture
 from thumbtune.cli import app
 
 ROOT = Path(__file__).parent.parent
@@ -129,6 +132,21 @@ def test_writers_at_once_each_get_a_number_of_their_own(workspace: Workspace) ->
     assert {decision.why for decision in registry.decisions()} == {str(n) for n in range(16)}
 
 
+def test_a_number_that_another_writer_is_about_to_take_is_left_to_it(
+    workspace: Workspace, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3 then answers 409; moto does not."""
+    error = "<Error><Code>{}</Code><Message>told</Message></Error>".format
+    conflict = httpserver.expect_request(re.compile(".*/1"), method="PUT")
+    conflict.respond_with_data(error("ConditionalRequestConflict"), 409)
+    httpserver.expect_request(re.compile(".*")).respond_with_data(error("NoSuchKey"), 404)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{httpserver.port}")
+    S3FileSystem.clear_instance_cache()
+    assert not workspace.create("1", b"x")
+    [asked, *_] = httpserver.log
+    assert asked[0].headers["If-None-Match"] == "*"
+
+
 def test_what_another_machine_wrote_is_read_and_what_is_damaged_here_comes_again(
     workspace: Workspace, another_machine: GoElsewhere
 ) -> None:
@@ -160,6 +178,26 @@ def test_damaged_features_and_indexes_of_a_mirror_come_again_from_the_bucket(
     assert Matcher.of_version(workspace, version).typical == pytest.approx(matcher.typical)
     assert len(open_index(workspace, place)) == 8
     assert s3.writes(bucket) == writes
+
+
+def test_a_machine_that_only_searches_follows_the_index_and_keeps_no_old_one(
+    workspace: Workspace, another_machine: GoElsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = add_version(workspace, count=8)
+    matcher = Matcher.of_version(workspace, version)
+    place = channel_place(matcher.fingerprint, version)
+    writer = os.environ["THUMBTUNE_CACHE"]
+    index_channel(workspace, version, matcher)
+    reader = str(another_machine())
+    assert len(open_index(workspace, place)) == 8
+    monkeypatch.setenv("THUMBTUNE_CACHE", writer)
+    workspace.write_file("thumbnails/new.jpg", encoded(picture()))
+    new = Entry(id="new", title="A new video", image="thumbnails/new.jpg")
+    index_channel(workspace, version, matcher, [new])
+    monkeypatch.setenv("THUMBTUNE_CACHE", reader)
+    assert len(open_index(workspace, place)) == 9
+    kept = sorted(file.suffix for file in (workspace.root / place).iterdir())
+    assert kept == [".jsonl", ".safetensors"]
 
 
 def test_a_model_of_which_half_is_stored_is_not_loaded_until_it_is_whole(
