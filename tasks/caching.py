@@ -107,15 +107,24 @@ class Stages:
         ]
 
     def _settle(self, step: Task[..., Result], state: State, args: tuple[Any, ...]) -> Result:
-        result: Result = state.result()  # raises what the step raised
-        if state.name == "Cached" and result.is_whole(self.workspace):
+        if state.name == "Cached" and (found := self._whole(state)) is not None:
             self.cached[step.name] += 1
-            return result
+            return found
         self.executed[step.name] += 1
         if state.name == "Cached":
-            result = step.with_options(refresh_cache=True)(*args)
+            result: Result = step.with_options(refresh_cache=True)(*args)
+        else:
+            result = state.result()  # raises what the step raised
         self.made.append(result)
         return result
+
+    def _whole(self, state: State) -> Any:
+        """A cached result, or None if it cannot be read, or points to files that are gone."""
+        try:
+            result: Any = state.result()
+            return result if result.is_whole(self.workspace) else None
+        except Exception:  # whatever a damaged file makes Prefect's and pydantic's readers raise
+            return None
 
     def was_made(self, result: Any) -> bool:
         """Whether this run made a result, rather than found it."""

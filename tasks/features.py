@@ -121,7 +121,7 @@ def _hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
     return np.array([xxhash.xxh3_64_intdigest(key.encode()) for key in keys], np.uint64)
 
 
-DAMAGE = (SafetensorError, ValueError, KeyError, TypeError)
+DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, RecursionError)
 """What reading a damaged file of features raises."""
 
 
@@ -243,7 +243,7 @@ def _read_file(file: Path, wanted: set[str]) -> dict[str, Tensor]:
     """The wanted features of one file; views into the mapped file, not copies.
 
     Raises:
-        SafetensorError, ValueError, KeyError, TypeError: the file is damaged.
+        `DAMAGE`: so it is.
     """
     with safe_open(file, framework="pt") as stored:
         metadata = stored.metadata()

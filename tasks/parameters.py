@@ -412,7 +412,9 @@ def parse_command_line(model: type[P], arguments: Sequence[str] | None = None) -
     parser.add_argument("--parameters", type=Path)
     file, rest = parser.parse_known_args(given)
     try:
-        parsed: Any = CliApp.run(_command_line(model), cli_args=rest, **_read(file.parameters))
+        parsed: Any = CliApp.run(
+            _command_line(model), cli_args=rest, **_read(file.parameters, model)
+        )
     except ValidationError as error:
         for problem in error.errors():
             field = ".".join(str(part) for part in problem["loc"])
@@ -445,16 +447,19 @@ def _command_line(model: type[BaseModel]) -> Any:
     return CommandLine
 
 
-def _read(file: Path | None) -> dict[str, Any]:
+def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
     if file is None:
         return {}
     try:
         content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         print(f"--parameters: {file} cannot be read as JSON: {error}", file=sys.stderr)
         sys.exit(2)
     if not isinstance(content, dict):
         print(f"--parameters: {file} holds no JSON object of parameters.", file=sys.stderr)
+        sys.exit(2)
+    if unknown := set(content) - set(model.model_fields):
+        print(f"--parameters: {file} has unknown parameters: {sorted(unknown)}", file=sys.stderr)
         sys.exit(2)
     return content
 

@@ -82,7 +82,7 @@ def join_processes() -> None:
 
 
 def _end_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
 

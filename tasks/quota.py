@@ -8,7 +8,7 @@ is refused here, before it is sent.
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tasks.workspace import Workspace, fingerprint
 
@@ -24,7 +24,7 @@ class Spent(BaseModel):
 
     day: str = ""
     """ISO 8601, in Pacific time."""
-    units: int = 0
+    units: int = Field(0, ge=0)
 
     @classmethod
     def read(cls, workspace: Workspace, path: str) -> "Spent":

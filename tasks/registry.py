@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
@@ -53,6 +53,10 @@ class Decision(BaseModel):
     champion: int | None
     why: str
     at: datetime
+
+
+class DamagedRecordError(ValueError):
+    """A record cannot be read; the message names the file and the mend."""
 
 
 class UnknownVersionError(ValueError):
@@ -255,14 +259,30 @@ def _read_all(
     workspace: Workspace, folder: str, record: type[Record], first: int | None = None
 ) -> list[Record]:
     """The records of a folder, or its first ones."""
-    names = [name for name in workspace.names(folder) if name.endswith(".json")]
-    files = workspace.places(f"{folder}/{name}" for name in names[:first])
-    return [record.model_validate_json(file.read_bytes()) for file in files]
+    files = workspace.places(f"{folder}/{name}" for name in _records(workspace, folder)[:first])
+    return [_read(file, record) for file in files]
+
+
+def _records(workspace: Workspace, folder: str) -> list[str]:
+    """The numbered files, in their order; a copy that somebody left beside them is none."""
+    return [name for name in workspace.names(folder) if re.fullmatch(r"[0-9]+\.json", name)]
+
+
+def _read(file: Path, record: type[Record]) -> Record:
+    try:
+        return record.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"]))
+        raise DamagedRecordError(
+            f"The record {file} is damaged ({f'{field}: ' if field else ''}{problem['msg']}). "
+            "Restore it from a backup; if there is none, delete it, and its history is lost."
+        ) from None
 
 
 def _append(workspace: Workspace, folder: str, make: Callable[[int], Record]) -> Record:
     """Write a record under the next free number; of two writers at once each gets its own."""
-    names = [name for name in workspace.names(folder) if name.endswith(".json")]
+    names = _records(workspace, folder)
     for number in count(int(PurePath(names[-1]).stem) + 1 if names else 1):
         record = make(number)
         data = record.model_dump_json(indent=1).encode()

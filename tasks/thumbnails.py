@@ -249,7 +249,7 @@ class ThumbnailStore:
         try:
             index = json.loads(self.workspace.read(_index_path(url)))
             data = self.workspace.place(index["image"]).read_bytes()
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return data if hashlib.sha256(data).hexdigest() == index["sha256"] else None
 

@@ -10,7 +10,7 @@ import yaml
 from prefect import task
 from prefect.events import emit_event
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
@@ -37,19 +37,22 @@ def read_channels(file: Path) -> list[TrainParameters]:
     """
     try:
         content = yaml.safe_load(file.expanduser().read_bytes())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, RuntimeError) as error:
         raise ChannelsFileError(f"channels: {file} cannot be read as YAML: {error}") from None
     if not isinstance(content, dict) or not isinstance(content.get("channels"), list):
         raise ChannelsFileError(
             f"channels: {file} needs a list `channels:`, such as\nchannels:\n  - channel: '@handle'"
         )
+    defaults = content.get("defaults") or {}
+    if not isinstance(defaults, dict):
+        raise ChannelsFileError(f"channels: {file}: `defaults` must be train parameters.")
     if unknown := set(content) - {"channels", "defaults"}:
         raise ChannelsFileError(
             f"channels: {file} has {', '.join(sorted(map(str, unknown)))}; it may have `channels` "
             "and `defaults`."
         )
     found = [
-        _channel(file, place, _merged(content.get("defaults") or {}, entry))
+        _channel(file, place, _merged(defaults, entry))
         for place, entry in enumerate(content["channels"], 1)
     ]
     names = [(channel.source, channel.channel) for channel in found]
@@ -101,7 +104,7 @@ class Memory(BaseModel):
     """New videos that no training has taken yet; shorts may have pushed them out of the feed."""
     announced: str = ""
     """Hash of the new videos for which a training was started last."""
-    announced_at: datetime | None = None
+    announced_at: AwareDatetime | None = None
 
     @classmethod
     def read(cls, workspace: Workspace, path: str) -> "Memory":

@@ -34,7 +34,16 @@ from tests.youtube_server import YouTubeServer
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
 
-LONGEST = ("retraining", "train_flow", "training", "web", "indexing", "models", "deployment")
+LONGEST = (
+    "kill",
+    "retraining",
+    "train_flow",
+    "training",
+    "web",
+    "indexing",
+    "models",
+    "deployment",
+)
 """Files that start first, so that the workers of pytest-xdist end together."""
 
 

@@ -1,8 +1,10 @@
 """Which title stands as the wrong one beside each thumbnail."""
 
+from random import Random
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -144,6 +146,40 @@ def test_within_split_no_title_crosses_from_one_split_to_another(method: str) ->
     pairs = pair_titles(rows, NegativesParameters(method=method), 42, embed)  # type: ignore[arg-type]
     split_of = {row.title: row.split for row in rows}
     assert all(split_of[pair.title_neg or ""] == pair.split for pair in pairs)
+
+
+@given(
+    names=st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=40),
+    method=st.sampled_from(["least_similar", "hard", "random"]),
+    data=st.data(),
+)
+def test_a_negative_is_another_title_of_its_split_and_each_serves_once_where_it_can(
+    names: list[str], method: str, data: st.DataObject
+) -> None:
+    drawn = data.draw(st.text("rvt", min_size=len(names), max_size=len(names)))
+    rows = videos(drawn, names)
+    of_split = {s: [r.title for r in rows if r.split == s] for s in ("train", "valid", "test")}
+    assume(all(len(set(own)) != 1 for own in of_split.values()))
+    pairs = pair_titles(rows, NegativesParameters(method=method), 42, embed)  # type: ignore[arg-type]
+    assert [pair.id for pair in pairs] == [row.id for row in rows]
+    for split, own in of_split.items():
+        negatives = [str(pair.title_neg) for pair in pairs if pair.split == split]
+        assert set(negatives) <= set(own)
+        most = max(map(own.count, own), default=0)
+        if method == "least_similar" and most <= len(own) / 2:
+            assert sorted(negatives) == sorted(own)
+    assert all(pair.title_neg != pair.title for pair in pairs)
+
+
+@given(texts=texts_of_two_or_more, seed=st.integers(0, 5), order=st.randoms())
+def test_the_hardest_negative_does_not_depend_on_the_order_of_the_videos(
+    texts: Rows, seed: int, order: Random
+) -> None:
+    vectors = unit_vectors(int(texts.max()) + 1, seed)[texts]
+    moved = np.array(order.sample(range(len(texts)), len(texts)))
+    before = texts[hardest_below(vectors, texts, 0.5)]
+    after = texts[moved][hardest_below(vectors[moved], texts[moved], 0.5)]
+    assert after.tolist() == before[moved].tolist()
 
 
 def test_before_split_is_the_articles_mining_over_all_videos_in_their_order() -> None:

@@ -1,6 +1,7 @@
 """How videos are divided into train, valid and test."""
 
 from datetime import date, timedelta
+from random import Random
 
 import pandas as pd
 import pytest
@@ -49,6 +50,36 @@ def test_hash_keeps_a_videos_split_as_the_channel_grows(old: list[str], new: lis
 def test_hash_keeps_equal_titles_together(names: list[str]) -> None:
     splits = hash_splits([video(n, title) for n, title in enumerate(names)], 0.5, 0.25)
     assert len({*zip(names, splits, strict=True)}) == len(set(names))
+
+
+@given(names=st.lists(titles), dated=st.lists(st.booleans(), min_size=30), order=st.randoms())
+def test_hash_is_the_same_in_whatever_order_the_videos_are_listed(
+    names: list[str], dated: list[bool], order: Random
+) -> None:
+    channel = [video(number, title) for number, title in enumerate(names)]
+    channel = [
+        each if is_dated else each.model_copy(update={"published_at": None})
+        for each, is_dated in zip(channel, dated, strict=False)
+    ]
+    shuffled = order.sample(channel, len(channel))
+    before, after = (
+        dict(zip([each.id for each in rows], hash_splits(rows, 0.5, 0.25), strict=True))
+        for rows in (channel, shuffled)
+    )
+    assert after == before
+
+
+shares = st.tuples(st.floats(0.01, 0.98), st.floats(0.01, 0.98)).filter(lambda two: sum(two) < 0.99)
+
+
+@given(rows=st.integers(0, 300), two=shares, seed=st.integers(0, 2**32 - 1))
+def test_shuffle_puts_every_video_into_one_split_of_the_asked_size(
+    rows: int, two: tuple[float, float], seed: int
+) -> None:
+    splits = shuffled_splits(rows, *two, seed)
+    train, valid = (int(share * rows) for share in two)
+    sizes = [splits.count(name) for name in ("train", "valid", "test")]
+    assert sizes == [train, valid, rows - train - valid]
 
 
 def test_hash_moves_no_other_video_when_a_title_is_edited() -> None:

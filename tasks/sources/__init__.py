@@ -1,8 +1,11 @@
 """Where videos come from. Each source lists a channel's videos as a `Listing`."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
+import isodate
 from pydantic import BaseModel, ConfigDict
+
+T = TypeVar("T")
 
 
 class Video(BaseModel):
@@ -33,6 +36,15 @@ class Listing(BaseModel):
     dropped: dict[str, int] = {}
     work: str = ""
     """What was asked of the source, in words."""
+
+
+def parse_duration(text: str, unknown: T) -> float | T:
+    """Seconds of an ISO 8601 duration such as PT4M30S; `unknown` if it is none."""
+    try:
+        seconds: float = isodate.parse_duration(text).total_seconds()
+    except (isodate.ISO8601Error, AttributeError, ValueError, ArithmeticError, TypeError):
+        return unknown
+    return seconds
 
 
 class SourceError(Exception):

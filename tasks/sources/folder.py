@@ -9,15 +9,14 @@ image, optionally duration (ISO 8601 or seconds) and publishedAt. A yt-dlp folde
 import csv
 import io
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import isodate
-
-from tasks.sources import SourceError, Video
+from tasks.sources import SourceError, Video, parse_duration
 from tasks.workspace import fingerprint
 
 MANIFESTS = ("manifest.json", "manifest.jsonl", "manifest.csv")
@@ -51,7 +50,9 @@ def list_folder(folder: Path) -> tuple[list[Video], Counter[str]]:
 def folder_stamp(folder: Path) -> str:
     """Changes whenever a file of the folder changes: from names, sizes and times, unread."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return fingerprint(*(f"{file.relative_to(folder)} {file_version(file)}" for file in files))
+    names = [os.fsencode(file.relative_to(folder)) for file in files]  # a name may be no UTF-8
+    versions = [file_version(file).encode() for file in files]
+    return fingerprint(*(b" ".join(pair) for pair in zip(names, versions, strict=True)))
 
 
 def file_version(file: Path) -> str:
@@ -71,30 +72,41 @@ def _from_manifest(manifest: Path) -> list[Video]:
 
 
 def _rows(manifest: Path) -> Iterator[Any]:
-    try:
-        text = manifest.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SourceError(
-            f"{manifest.name}: not UTF-8 ({error.reason}). Save it as UTF-8."
-        ) from None
+    text = _content(manifest)
     if manifest.suffix == ".csv":
-        yield from csv.DictReader(io.StringIO(text, newline=""))
+        try:
+            yield from csv.DictReader(io.StringIO(text, newline=""))
+        except csv.Error as error:
+            raise SourceError(f"{manifest.name}: not valid CSV ({error}).") from None
         return
-    lines = [text] if manifest.suffix == ".json" else text.splitlines()
+    lines = [text] if manifest.suffix == ".json" else text.split("\n")
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            place = f"line {number}" if manifest.suffix == ".jsonl" else "the file"
-            raise SourceError(f"{manifest.name}: {place} is not valid JSON ({error}).") from None
+        place = f"line {number}" if manifest.suffix == ".jsonl" else "the file"
+        value = _json(line, f"{manifest.name}: {place} is")
         if manifest.suffix == ".jsonl":
             yield value
         elif isinstance(value, list):
             yield from value
         else:
             raise SourceError(f"{manifest.name}: must be a JSON list of videos.")
+
+
+def _content(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{file.name}: not UTF-8 ({error.reason}). Save it as UTF-8.") from None
+    except OSError as error:
+        raise SourceError(f"{file.name}: cannot be read ({error.strerror}).") from None
+
+
+def _json(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{place} not valid JSON ({error}).") from None
 
 
 def _manifest_video(folder: Path, row: Any, place: str) -> Video:
@@ -114,7 +126,14 @@ def _manifest_video(folder: Path, row: Any, place: str) -> Video:
 
 def _inside(folder: Path, image: str, place: str) -> Path:
     """A picture's path, which stays in the folder even if it is a link."""
-    path = (folder / image).resolve()
+    try:
+        path = (folder / image).resolve()
+        str(path).encode()
+        path.exists()
+    except UnicodeEncodeError:
+        raise SourceError(f"{place}: the name {image!r} is not UTF-8. Rename it.") from None
+    except (OSError, RuntimeError, ValueError) as error:  # too long, links in a ring, a NUL
+        raise SourceError(f"{place}: image {image[:100]!r} is no file name ({error}).") from None
     if not path.is_relative_to(folder.resolve()):
         raise SourceError(f"{place}: image {image!r} lies outside the folder. Move it inside.")
     return path
@@ -126,6 +145,10 @@ def _text(row: dict[str, Any], field: str, place: str, may_be_empty: bool = Fals
         value = str(value)
     if not isinstance(value, str) or not (value.strip() or may_be_empty):
         raise SourceError(f"{place}: the field {field!r} is missing or no text; add it.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can say half of a character: "\ud800"
+        raise SourceError(f"{place}: the field {field!r} is no valid Unicode; mend it.") from None
     return value.strip()
 
 
@@ -134,14 +157,13 @@ def _duration(value: Any, place: str) -> float | None:
         return None
     try:
         seconds = float(value)
+    except OverflowError:
+        seconds = -1.0
     except (TypeError, ValueError):
-        try:
-            seconds = isodate.parse_duration(str(value)).total_seconds()
-        except (isodate.ISO8601Error, AttributeError, ValueError, OverflowError):
-            seconds = -1.0
+        seconds = parse_duration(str(value), unknown=-1.0)
     if not 0 <= seconds < float("inf"):
         raise SourceError(
-            f"{place}: duration {value!r} is neither seconds nor ISO 8601 such as 'PT4M30S'."
+            f"{place}: duration {value!r:.50} is neither seconds nor ISO 8601 such as 'PT4M30S'."
         )
     return seconds
 
@@ -151,27 +173,24 @@ def _date(value: Any, place: str) -> str | None:
         return None
     try:
         moment = datetime.fromisoformat(str(value))
-    except ValueError:
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError):
         raise SourceError(
-            f"{place}: publishedAt {value!r} is not ISO 8601 such as '2024-05-01T12:00:00Z'."
+            f"{place}: publishedAt {value!r:.50} is not ISO 8601 such as '2024-05-01T12:00:00Z'."
         ) from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _from_yt_dlp(folder: Path) -> tuple[list[Video], Counter[str]]:
     videos: list[Video] = []
     dropped: Counter[str] = Counter()
     for file in sorted(folder.glob("*.info.json")):
-        try:
-            info = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise SourceError(f"{file.name}: not valid JSON ({error}). Fetch it again.") from None
+        info = _json(_content(file), f"{file.name}:")
         if not isinstance(info, dict):
             raise SourceError(f"{file.name}: must be a JSON object.")
         if info.get("_type", "video") != "video":
             continue  # the channel's or playlist's own description
-        state = {"is_live": "live now", "is_upcoming": "upcoming"}.get(info.get("live_status", ""))
+        state = {"is_live": "live now", "is_upcoming": "upcoming"}.get(str(info.get("live_status")))
         if state:
             dropped[state] += 1
         else:
@@ -184,7 +203,7 @@ def _yt_dlp_video(file: Path, info: dict[str, Any]) -> Video:
     pictures = [file.with_name(stem + ending) for ending in PICTURES]
     picture = next((path for path in pictures if path.exists()), pictures[0])
     picture = _inside(file.parent, picture.name, file.name)
-    day = info.get("upload_date")
+    day = str(info.get("upload_date") or "")
     return Video(
         id=_text(info, "id", file.name),
         title=_text(info, "title", file.name, may_be_empty=True),

@@ -15,18 +15,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import isodate
 import requests
 import urllib3
 from prefect import task
 from prefect.tasks import exponential_backoff
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from tasks.downloads import TooLargeError, TooSlowError, read_body
 from tasks.quota import spend
 from tasks.retries import only_on
 from tasks.secrets import read_secret
-from tasks.sources import SourceError, Video
+from tasks.sources import SourceError, Video, parse_duration
 from tasks.workspace import Workspace, fingerprint
 
 PAGE = 50  # the API's largest page, and the most ids in one call
@@ -299,17 +299,14 @@ def _video(item: _Video) -> Video:
     return Video(
         id=item.id,
         title=item.snippet.title.strip(),
-        thumbnails={name: thumbnails[name].url for name in widest_first},
+        thumbnails={name: thumbnails[name].url for name in widest_first if name != "file"},
         duration_seconds=_seconds(item.details.duration),
         published_at=item.snippet.published_at,
     )
 
 
 def _seconds(duration: str | None) -> float | None:
-    try:
-        return isodate.parse_duration(duration).total_seconds() if duration else None
-    except isodate.ISO8601Error:
-        return None
+    return parse_duration(duration, unknown=None) if duration else None
 
 
 def api_url() -> str:
@@ -369,7 +366,7 @@ class _Stored(BaseModel):
 
     etag: str | None
     body: dict[str, Any]
-    at: datetime
+    at: AwareDatetime
 
 
 def request_api(
@@ -399,11 +396,11 @@ def request_api(
     key = read_secret("YOUTUBE_API_KEY")
     spend(workspace, key, QUOTA_UNITS[endpoint], daily_quota, datetime.now(UTC))
     headers = {"X-Goog-Api-Key": key}
-    if stored and stored.etag:
+    if stored and stored.etag and re.fullmatch(r"[\x21-\x7e]+", stored.etag):
         headers["If-None-Match"] = stored.etag
     answer, content = _send(endpoint, params, headers)
     if answer.status_code == 304 and stored:
-        _store(workspace, file, stored.etag, stored.body)
+        _store(workspace, file, endpoint, stored.etag, stored.body)
         return {**stored.body, ORIGIN: "unchanged"}
     body = _json_object(content.replace(key.encode(), b"[key]"))  # no error text echoes it
     if answer.status_code != 200:
@@ -415,7 +412,7 @@ def request_api(
             f"YouTube {endpoint}: the answer is not as documented: {problem}"
         )
     etag = answer.headers.get("ETag") or body.get("etag")
-    _store(workspace, file, etag if isinstance(etag, str) else None, body)
+    _store(workspace, file, endpoint, etag if isinstance(etag, str) else None, body)
     return body
 
 
@@ -459,9 +456,17 @@ def _answer_key(endpoint: str, params: Params) -> str:
     return fingerprint(endpoint, json.dumps(params, sort_keys=True))[:32]
 
 
-def _store(workspace: Workspace, file: str, etag: str | None, body: dict[str, Any]) -> None:
+def _store(
+    workspace: Workspace, file: str, endpoint: str, etag: str | None, body: dict[str, Any]
+) -> None:
     stored = _Stored(etag=etag, body=body, at=datetime.now(UTC))
-    workspace.write(file, stored.model_dump_json().encode())
+    try:
+        data = stored.model_dump_json().encode()
+    except (PydanticSerializationError, UnicodeEncodeError):
+        raise RetryableYouTubeError(
+            f"YouTube {endpoint}: the answer is not as documented: it cannot be written as JSON"
+        ) from None
+    workspace.write(file, data)
 
 
 def _stored_answer(workspace: Workspace, file: str, endpoint: str) -> _Stored | None:
