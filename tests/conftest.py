@@ -35,14 +35,8 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 LONGEST = (
-    "kill",
-    "retraining",
-    "train_flow",
-    "training",
-    "web",
-    "indexing",
-    "models",
-    "deployment",
+    *("retraining", "kill", "train_flow", "runners", "training", "web", "object_storage"),
+    *("processes", "indexing", "models", "deployment"),
 )
 """Files that start first, so that the workers of pytest-xdist end together."""
 
