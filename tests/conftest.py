@@ -56,7 +56,7 @@ def prefect_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_harness(prefect_results: Path) -> Iterator[None]:
     """A throw-away Prefect server with an empty database."""
     with (
-        prefect_test_harness(server_startup_timeout=90),
+        prefect_test_harness(server_startup_timeout=240),
         temporary_settings(
             {
                 PREFECT_LOCAL_STORAGE_PATH: prefect_results,
