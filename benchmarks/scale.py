@@ -108,6 +108,7 @@ def stand_in(home: Path) -> Iterator[Stand]:
         "HF_HUB_OFFLINE": "1",
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PYTHONPATH": str(ROOT),
         "THUMBTUNE_PRIVATE_HOSTS": "localhost",
         "THUMBTUNE_YOUTUBE_API_URL": api,

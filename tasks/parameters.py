@@ -458,8 +458,9 @@ def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
     if not isinstance(content, dict):
         print(f"--parameters: {file} holds no JSON object of parameters.", file=sys.stderr)
         sys.exit(2)
-    if unknown := set(content) - set(model.model_fields):
-        print(f"--parameters: {file} has unknown parameters: {sorted(unknown)}", file=sys.stderr)
+    if unknown := [name for name in content if name not in model.model_fields]:
+        for name in unknown:  # CliApp.run has parameters of its own that it would take them for
+            print(f"--{name}: Extra inputs are not permitted (in {file})", file=sys.stderr)
         sys.exit(2)
     return content
 

@@ -35,14 +35,8 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 LONGEST = (
-    "kill",
-    "retraining",
-    "train_flow",
-    "training",
-    "web",
-    "indexing",
-    "models",
-    "deployment",
+    *("retraining", "kill", "train_flow", "runners", "training", "web", "object_storage"),
+    *("processes", "indexing", "models", "deployment"),
 )
 """Files that start first, so that the workers of pytest-xdist end together."""
 
@@ -62,7 +56,7 @@ def prefect_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_harness(prefect_results: Path) -> Iterator[None]:
     """A throw-away Prefect server with an empty database."""
     with (
-        prefect_test_harness(server_startup_timeout=90),
+        prefect_test_harness(server_startup_timeout=240),
         temporary_settings(
             {
                 PREFECT_LOCAL_STORAGE_PATH: prefect_results,

@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
 from sample import MODEL
-from tasks.models import resolve_model
+from tasks.models import folder_of, resolve_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.processes import ProcessesError, check_devices, run_in_processes
 from tasks.training import Arguments, EqualShares, TrainedModel, train_model
@@ -47,7 +47,7 @@ def trained_in(processes: int, workspace: Workspace, examples: Table) -> Trained
     )
 
 
-def projections(folder: str | Path) -> torch.Tensor:
+def projections(folder: Path) -> torch.Tensor:
     parameters = SentenceTransformer(str(folder), device="cpu").named_parameters()
     return torch.cat(
         [
@@ -60,10 +60,11 @@ def projections(folder: str | Path) -> torch.Tensor:
 
 def test_two_processes_train_the_model_that_one_does(workspace: Workspace, examples: Table) -> None:
     one, two = (trained_in(processes, workspace, examples) for processes in (1, 2))
-    assert Path(one.model.path) != Path(two.model.path)
+    first, second = (folder_of(run.model, workspace) for run in (one, two))
+    assert first != second
     untouched = projections(MODEL)
-    moved = torch.norm(projections(one.model.path) - untouched)
-    apart = torch.norm(projections(one.model.path) - projections(two.model.path))
+    moved = torch.norm(projections(first) - untouched)
+    apart = torch.norm(projections(first) - projections(second))
     assert moved > 0.01 * torch.norm(untouched)
     assert apart < 1e-4 * moved
     assert two.best_epoch == one.best_epoch

@@ -37,7 +37,7 @@ def dask() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     """A cluster of this machine."""
-    ray.init(num_cpus=2, num_gpus=0, include_dashboard=False)
+    ray.init("local", num_cpus=2, num_gpus=0, include_dashboard=False)
     yield
     ray.shutdown()
 

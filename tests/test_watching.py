@@ -166,7 +166,7 @@ def test_new_videos_join_the_champions_index_before_there_are_enough_to_train(
     registry = registry_of(options)
     registry.roll_back(1, "whether or not it was promoted")
     version = registry.versions()[0]
-    workspace = Workspace.open(registry.folder.parent.parent)
+    workspace = registry.workspace
     downloads = youtube.image_requests.total()
     channel += [make_video(n) for n in (102, 104)]
     for _ in range(2):
