@@ -149,7 +149,7 @@ def test_training_takes_the_best_parameters_as_a_file(
     run: SweepRun, options: dict[str, Any]
 ) -> None:
     parameters = parse_command_line(TrainParameters, ["--parameters", run.best_parameters])
-    assert parameters.workspace == options["workspace"]
+    assert parameters.workspace == str(options["workspace"])
     assert parameters.negatives.text_model == options["negatives"]["text_model"]
     trials = pd.read_csv(Path(run.best_parameters).parent / "trials.csv")
     best = trials.loc[trials["valid_mrr"].idxmax()]

@@ -233,7 +233,6 @@ def test_one_channels_trouble_does_not_stop_the_others(options: dict[str, Any]) 
     assert len(registry_of(options).versions()) == 1
 
 
-def test_damaged_memory_is_forgotten(tmp_path: Path) -> None:
-    file = tmp_path / "watch.json"
-    file.write_text('{"announced": ')
-    assert Memory.read(file) == Memory()
+def test_damaged_memory_is_forgotten(workspace: Workspace) -> None:
+    workspace.write("watch.json", b'{"announced": ')
+    assert Memory.read(workspace, "watch.json") == Memory()
