@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -259,8 +259,9 @@ def _read_all(
     workspace: Workspace, folder: str, record: type[Record], first: int | None = None
 ) -> list[Record]:
     """The records of a folder, or its first ones."""
-    files = workspace.places(f"{folder}/{name}" for name in _records(workspace, folder)[:first])
-    return [_read(file, record) for file in files]
+    paths = [f"{folder}/{name}" for name in _records(workspace, folder)[:first]]
+    workspace.places(paths)
+    return [_read(workspace, path, record) for path in paths]
 
 
 def _records(workspace: Workspace, folder: str) -> list[str]:
@@ -268,15 +269,18 @@ def _records(workspace: Workspace, folder: str) -> list[str]:
     return [name for name in workspace.names(folder) if re.fullmatch(r"[0-9]+\.json", name)]
 
 
-def _read(file: Path, record: type[Record]) -> Record:
+def _read(workspace: Workspace, path: str, record: type[Record], again: bool = True) -> Record:
     try:
-        return record.model_validate_json(file.read_bytes())
+        return record.model_validate_json(workspace.place(path).read_bytes())
     except ValidationError as error:
+        if again and workspace.renew(path):  # only the copy on this machine may be damaged
+            return _read(workspace, path, record, again=False)
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
         raise DamagedRecordError(
-            f"The record {file} is damaged ({f'{field}: ' if field else ''}{problem['msg']}). "
-            "Restore it from a backup; if there is none, delete it, and its history is lost."
+            f"The record {workspace}/{path} is damaged ({f'{field}: ' if field else ''}"
+            f"{problem['msg']}). Restore it from a backup; if there is none, delete it, and its "
+            "history is lost."
         ) from None
 
 

@@ -337,7 +337,8 @@ def test_a_damaged_record_of_the_registry_is_an_error_that_names_it(
     registry = Registry(workspace, "youtube", "@tester")
     if not registry.versions():
         add_version(workspace, count=4)
-    file = registry.folder / data.draw(st.sampled_from(["versions", "decisions"])) / "000001.json"
+    kind = data.draw(st.sampled_from(["versions", "decisions"]))
+    file = workspace.root / registry.path / kind / "000001.json"
     whole = file.read_bytes()
     spoilt = spoiled(json.loads(whole)).map(lambda value: json.dumps(value).encode())
     file.write_bytes(data.draw(anything | spoilt))
@@ -349,7 +350,7 @@ def test_a_damaged_record_of_the_registry_is_an_error_that_names_it(
 def test_a_stranger_among_the_records_is_not_counted(workspace: Workspace) -> None:
     version = add_version(workspace, count=4)
     registry = Registry(workspace, "youtube", "@tester")
-    (registry.folder / "decisions" / "copy of 000001.json").write_text("{}")
+    workspace.write(f"{registry.path}/decisions/copy of 000001.json", b"{}")
     assert registry.decide(version.number, None, "tried").number == 2
     assert len(registry.decisions()) == 2
 

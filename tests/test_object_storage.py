@@ -130,6 +130,9 @@ def test_writers_at_once_each_get_a_number_of_their_own(workspace: Workspace) ->
         made = list(pool.map(lambda n: registry.decide(1, 1, str(n)).number, range(16)))
     assert sorted(made) == list(range(1, 17))
     assert {decision.why for decision in registry.decisions()} == {str(n) for n in range(16)}
+    file = workspace.place(f"{registry.path}/decisions/000001.json")
+    file.write_bytes(b"damaged in the mirror")
+    assert len(registry.decisions()) == 16
 
 
 def test_a_number_that_another_writer_is_about_to_take_is_left_to_it(
