@@ -155,9 +155,9 @@ def test_training_takes_the_best_parameters_as_a_file(
     best = trials.loc[trials["valid_mrr"].idxmax()]
     assert parameters.training.learning_rate == pytest.approx(best["learning_rate"])
     assert parameters.negatives.method == best["negatives"]
-    features = sorted((parameters.workspace / "features").rglob("*"))
+    features = sorted((options["workspace"] / "features").rglob("*"))
     train(**dict(parameters))
-    assert sorted((parameters.workspace / "features").rglob("*")) == features
+    assert sorted((options["workspace"] / "features").rglob("*")) == features
 
 
 def test_a_second_sweep_has_nothing_to_do(
