@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from pytest_httpserver import HTTPServer
 
+from tasks.storage import LEFTOVER
 from tests.mortal_runs import Ended, Moment, Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -102,14 +103,10 @@ def test_a_run_that_is_killed_again_and_again_comes_to_what_an_undisturbed_run_d
     assert run_and_watch(runs, channel, workspace).run
     assert Outcome.of(workspace) == undisturbed.outcome
     two_days_ago = time.time() - 2 * 86400
-    for path in hidden(workspace):
+    for path in workspace.rglob(".*"):
         os.utime(path, (two_days_ago, two_days_ago))
     assert run_and_watch(runs, channel, workspace).run
-    assert not hidden(workspace)
-
-
-def hidden(workspace: Path) -> list[Path]:
-    return [path for path in workspace.rglob(".*") if path.name.startswith(".")]
+    assert not [path for path in workspace.rglob(".*") if LEFTOVER.fullmatch(path.name)]
 
 
 def test_so_does_one_that_is_killed_at_any_time(
