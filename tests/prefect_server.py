@@ -13,9 +13,13 @@ from typing import Any
 import pytest
 import requests
 from pytest_httpserver.httpserver import HTTPServer
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 ROOT = Path(__file__).parent.parent
 PREFECT = [sys.executable, "-m", "prefect"]
+DATABASE_IS_LOCKED = Retry(8, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
+"""Prefect's own client asks again too while others write to SQLite."""
 
 
 def free_port() -> int:
@@ -73,9 +77,11 @@ class Server:
         """Start a run of `flow/deployment` with some parameters changed, as the UI does."""
         url = f"{self.api}/deployments"
         found = requests.get(f"{url}/name/{deployment}", timeout=10).json()
-        answer = requests.post(
-            f"{url}/{found['id']}/create_flow_run", json={"parameters": parameters}, timeout=10
-        )
+        with requests.Session() as session:
+            session.mount(self.api, HTTPAdapter(max_retries=DATABASE_IS_LOCKED))
+            answer = session.post(
+                f"{url}/{found['id']}/create_flow_run", json={"parameters": parameters}, timeout=30
+            )
         assert answer.ok, answer.text
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
