@@ -15,7 +15,8 @@ import pytest
 from safetensors import safe_open
 
 from tasks.features import FeatureStore
-from tasks.workspace import fingerprint
+from tasks.storage import LEFTOVER
+from tasks.workspace import Workspace, fingerprint
 from tests.mortal_runs import Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -85,7 +86,7 @@ def bytes_on_disk(workspace: Path) -> Counter[str]:
 
 def assert_all_is_whole(workspace: Path) -> None:
     files = [file for file in workspace.rglob("*") if file.is_file()]
-    assert not [file for file in files if file.name.startswith(".")]
+    assert not [file for file in files if LEFTOVER.fullmatch(file.name)]
     for file in files:
         match file.relative_to(workspace).parts[0], file.suffix:
             case _, ".jsonl":
@@ -94,10 +95,12 @@ def assert_all_is_whole(workspace: Path) -> None:
                 json.loads(file.read_bytes())
             case "thumbnails", _:
                 assert hashlib.sha256(file.read_bytes()).hexdigest() == file.stem
-            case "features", _:
+            case "features", ".safetensors":
                 with safe_open(file, framework="pt") as stored:
                     keys = json.loads(stored.metadata()["keys"])
-                assert FeatureStore(file.parent).read(keys).keys() == set(keys)
+                path = file.parent.relative_to(workspace).as_posix()
+                store = FeatureStore(Workspace.open(workspace), path)
+                assert store.read(keys).keys() == set(keys)
 
 
 def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(

@@ -18,6 +18,7 @@ from prefect import task
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
+from tasks import thumbnails
 from tasks.caching import Stages, content_key
 from tasks.features import FeatureStore
 from tasks.parameters import ThumbnailsParameters, TrainParameters, parse_command_line
@@ -383,21 +384,19 @@ def test_a_damaged_result_of_prefect_is_made_again(
 @given(content=anything)
 def test_a_damaged_index_of_thumbnails_is_no_picture(workspace: Workspace, content: bytes) -> None:
     store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
-    file = store._index_path("https://i.ytimg.com/a.jpg")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(content)
+    workspace.write(thumbnails._index_path("https://i.ytimg.com/a.jpg"), content)
     assert store._stored("https://i.ytimg.com/a.jpg") is None
 
 
 @settings(quick, max_examples=150)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_one_flipped_bit_of_a_feature_file_is_noticed(
-    tmp_path: Path, place: float, bit: int
+    workspace: Workspace, place: float, bit: int
 ) -> None:
-    store = FeatureStore(tmp_path)
+    store = FeatureStore(workspace, "features/a")
     features = {"a": torch.arange(4.0).reshape(1, 4), "b": torch.ones(3, 4)}
     store.write(features)
-    [file] = tmp_path.glob("*.safetensors")
+    [file] = workspace.root.glob("features/a/*.safetensors")
     content = bytearray(file.read_bytes())
     content[int(place * len(content))] ^= 1 << bit
     file.write_bytes(content)
@@ -408,14 +407,11 @@ def test_one_flipped_bit_of_a_feature_file_is_noticed(
 
 @quick
 @given(content=anything)
-def test_what_a_run_remembers_is_known_or_begun_anew(
-    workspace: Workspace, tmp_path: Path, content: bytes
-) -> None:
-    file = tmp_path / "memory.json"
-    file.write_bytes(content)
-    assert Spent.read(file).units >= 0
-    assert Memory.read(file)
-    assert client._stored_answer(file, "channels") is None
+def test_what_a_run_remembers_is_known_or_begun_anew(workspace: Workspace, content: bytes) -> None:
+    workspace.write("memory.json", content)
+    assert Spent.read(workspace, "memory.json").units >= 0
+    assert Memory.read(workspace, "memory.json")
+    assert client._stored_answer(workspace, "memory.json", "channels") is None
 
 
 CHANNELS = {"defaults": {"training": {"epochs": 3}}, "channels": [{"channel": "@a"}, "@b"]}
