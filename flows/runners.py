@@ -8,11 +8,21 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from prefect.context import FlowRunContext
-from prefect.settings import get_current_settings
+from prefect.settings import (
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    get_current_settings,
+)
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
+
+ON_THE_COMMAND_LINE: Any = {
+    PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,  # 20 are too few on a busy machine
+}
+"""Prefect's settings where a script runs a flow, mostly with a server of its own."""
 
 PRELOADED = "flows.train_flow"
 """What Dask's workers import first: imports in the middle would make them miss heartbeats."""

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from prefect import flow, get_run_logger
-from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from prefect.settings import temporary_settings
 from pydantic import BaseModel
 
-from flows.runners import BY_SETTING, task_runner_of_this_machine, with_a_gpu_each
+from flows.runners import (
+    BY_SETTING,
+    ON_THE_COMMAND_LINE,
+    task_runner_of_this_machine,
+    with_a_gpu_each,
+)
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
@@ -211,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parameters = parse_command_line(TrainParameters, arguments)
     try:
         task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
-        with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+        with temporary_settings(ON_THE_COMMAND_LINE):
             run: TrainRun = train(**dict(parameters))
     except Exception as error:  # Prefect has logged the traceback
         print(f"\nthumbtune: {error}", file=sys.stderr)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.settings import PREFECT_SERVER_ANALYTICS_ENABLED, temporary_settings
+from prefect.settings import temporary_settings
 
-from flows.runners import task_runner_of_this_machine
+from flows.runners import ON_THE_COMMAND_LINE, task_runner_of_this_machine
 from flows.train_flow import thumbnail_calls, train
 from tasks.disk import disk_errors_explained
 from tasks.indexing import entries_of, index_thumbnails
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_command_line(WatchParameters, arguments)
     try:
         task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
-        with temporary_settings({PREFECT_SERVER_ANALYTICS_ENABLED: False}):
+        with temporary_settings(ON_THE_COMMAND_LINE):
             watch(**dict(options))
     except Exception as error:  # Prefect has logged the traceback
         print(f"\nthumbtune: {error}", file=sys.stderr)
