@@ -4,7 +4,8 @@ That is a setting of the machine and not a parameter of the run, so the environm
 """
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -12,17 +13,12 @@ from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     get_current_settings,
+    temporary_settings,
 )
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
-
-ON_THE_COMMAND_LINE: Any = {
-    PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,  # 20 are too few on a busy machine
-}
-"""Prefect's settings where a script runs a flow, mostly with a server of its own."""
 
 PRELOADED = "flows.train_flow"
 """What Dask's workers import first: imports in the middle would make them miss heartbeats."""
@@ -61,6 +57,22 @@ def task_runner_of_this_machine() -> TaskRunner[Any]:
             f"THUMBTUNE_TASK_RUNNER is {name}, which is not installed. "
             f"`pip install 'thumbtune[{name}]'`, or unset THUMBTUNE_TASK_RUNNER."
         ) from None
+
+
+@contextmanager
+def on_the_command_line() -> Iterator[None]:
+    """Prefect as a script needs it that runs a flow, mostly with a server of its own.
+
+    Raises:
+        TaskRunnerSettingError: a wrong setting shows here, before Prefect starts.
+    """
+    task_runner_of_this_machine()
+    settings: Any = {
+        PREFECT_SERVER_ANALYTICS_ENABLED: False,
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,  # 20 are too few on a busy machine
+    }
+    with temporary_settings(settings):
+        yield
 
 
 def _dask() -> TaskRunner[Any]:

@@ -7,10 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
-from prefect.settings import temporary_settings
 from pydantic import BaseModel
 
-from flows.runners import BY_SETTING, ON_THE_COMMAND_LINE, task_runner_of_this_machine
+from flows.runners import BY_SETTING, on_the_command_line
 from flows.train_flow import collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
@@ -70,8 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
     parameters = parse_command_line(SweepParameters, arguments)
     try:
-        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
-        with temporary_settings(ON_THE_COMMAND_LINE):
+        with on_the_command_line():
             run: SweepRun = sweep(**dict(parameters))
     except Exception as error:  # Prefect has logged the traceback
         print(f"\nthumbtune: {error}", file=sys.stderr)

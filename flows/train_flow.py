@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from prefect import flow, get_run_logger
-from prefect.settings import temporary_settings
 from pydantic import BaseModel
 
 from flows.runners import (
     BY_SETTING,
-    ON_THE_COMMAND_LINE,
-    task_runner_of_this_machine,
+    on_the_command_line,
     with_a_gpu_each,
 )
 from tasks.artifacts import post_artifacts, post_verdict
@@ -215,8 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
     parameters = parse_command_line(TrainParameters, arguments)
     try:
-        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
-        with temporary_settings(ON_THE_COMMAND_LINE):
+        with on_the_command_line():
             run: TrainRun = train(**dict(parameters))
     except Exception as error:  # Prefect has logged the traceback
         print(f"\nthumbtune: {error}", file=sys.stderr)

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
-from prefect.settings import temporary_settings
 
-from flows.runners import ON_THE_COMMAND_LINE, task_runner_of_this_machine
+from flows.runners import on_the_command_line
 from flows.train_flow import thumbnail_calls, train
 from tasks.disk import disk_errors_explained
 from tasks.indexing import entries_of, index_thumbnails
@@ -83,8 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if every channel was watched."""
     options = parse_command_line(WatchParameters, arguments)
     try:
-        task_runner_of_this_machine()  # a wrong setting shows before Prefect starts
-        with temporary_settings(ON_THE_COMMAND_LINE):
+        with on_the_command_line():
             watch(**dict(options))
     except Exception as error:  # Prefect has logged the traceback
         print(f"\nthumbtune: {error}", file=sys.stderr)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.storage import WorkspaceError
+from tasks.storage import WorkspaceError, is_url
 from tasks.workspace import mirrors
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -24,7 +24,7 @@ def disk_errors_explained(location: str) -> Iterator[None]:
     Raises:
         WorkspaceError: so it is. What was stored is whole, since each file is renamed when it is.
     """
-    folder = mirrors() if "://" in location else Path(location).expanduser().absolute()
+    folder = mirrors() if is_url(location) else Path(location).expanduser().absolute()
     try:
         yield
     except WorkspaceError:

@@ -432,8 +432,6 @@ class ChosenPrecision(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     precision: Precision
-    why: str
-    """If another one was asked for."""
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Always: it points to no file."""
@@ -455,14 +453,14 @@ def choose_precision_for(
 ) -> ChosenPrecision:
     """Choose the precision once, for all partitions of a table of `Example`."""
     if wanted == "float32":
-        return ChosenPrecision(precision=wanted, why="")
+        return ChosenPrecision(precision=wanted)
     loaded = load_model(model, workspace)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     precision, why = choose_precision(workspace, loaded, rows, wanted)
     if why:
         get_run_logger().warning("features.precision: float32 is used, since %s", why)
-    return ChosenPrecision(precision=precision, why=why)
+    return ChosenPrecision(precision=precision)
 
 
 def partitions_of(examples: Table, size: int) -> list[tuple[int, int]]:

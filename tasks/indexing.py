@@ -610,17 +610,9 @@ def _load(workspace: Workspace, place: str, files: _Files) -> ThumbnailIndex:
 
 def _intact(workspace: Workspace, path: str) -> Path:
     """A file that is as it was when it was named by its checksum; ValueError if there is none."""
-    file = workspace.place(path)
-
-    def intact() -> bool:
-        try:
-            return _checksum(file) == file.stem
-        except (OSError, ValueError):  # gone, or empty
-            return False
-
-    if intact() or (workspace.renew(path) and intact()):
-        return file
-    raise ValueError("checksum")
+    if not workspace.passes(path, lambda file: _checksum(file) == file.stem):
+        raise ValueError("checksum")
+    return workspace.place(path)
 
 
 def _read_graph(file: Path, view: bool = False) -> Graph:

@@ -276,7 +276,7 @@ def examples_of(workspace: Workspace, version: Version) -> list[Example]:
     if not version.examples.is_whole(workspace):
         raise NoModelError(
             f"The examples {workspace}/{version.examples.path} of version {version.number} are "
-            " gone or damaged. Train again: only what is missing is made."
+            "gone or damaged. Train again: only what is missing is made."
         )
     return workspace.read_table(version.examples, Example)
 

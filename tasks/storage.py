@@ -94,6 +94,11 @@ def remove_leftovers(root: Path) -> int:
     return removed
 
 
+def is_url(location: str) -> bool:
+    """Whether a workspace's location is a URL; else it is a local path."""
+    return "://" in location
+
+
 def checked_location(location: str | Path) -> str:
     """Where a workspace is, as it was given: a local path or a URL.
 
@@ -101,7 +106,7 @@ def checked_location(location: str | Path) -> str:
         WorkspaceError: it is a URL that names no place, or one with a password.
     """
     text = str(location)
-    if "://" not in text:
+    if not is_url(text):
         return text
     parts = urlsplit(text)
     if parts.password is not None:

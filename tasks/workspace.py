@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Self, TypeVar
 
@@ -25,6 +25,7 @@ from tasks.storage import (
     Storage,
     WorkspaceError,
     checked_location,
+    is_url,
     remove_leftovers,
 )
 
@@ -105,7 +106,7 @@ class Workspace(BaseModel):
             WorkspaceError: a URL that cannot be used.
         """
         text = checked_location(location)
-        if "://" not in text:
+        if not is_url(text):
             text = str(Path(text).expanduser().resolve())
         here = cls(location=text.rstrip("/") or "/", id="")
         try:
@@ -141,7 +142,7 @@ class Workspace(BaseModel):
 
     @property
     def _storage(self) -> Storage:
-        if "://" not in self.location:
+        if not is_url(self.location):
             return LocalStorage(Path(self.location))
         return RemoteStorage(self.location, mirrors() / fingerprint(self.location, self.id)[:32])
 
@@ -199,16 +200,21 @@ class Workspace(BaseModel):
     def holds(self, path: str, content: str) -> bool:
         """Whether a stored path leads to a file of this content, given by its fingerprint."""
 
-        def intact() -> bool:
-            try:
-                return fingerprint(self.place(path).read_bytes()) == content
-            except OSError:
-                return False
-
         try:
-            return intact() or (self.renew(path) and intact())
+            return self.passes(path, lambda file: fingerprint(file.read_bytes()) == content)
         except OutsideWorkspaceError:
             return False
+
+    def passes(self, path: str, check: Callable[[Path], bool]) -> bool:
+        """Whether a stored file passes a check; a damaged copy is brought here once more."""
+
+        def intact() -> bool:
+            try:
+                return check(self.place(path))
+            except (OSError, ValueError):  # gone, or empty
+                return False
+
+        return intact() or (self.renew(path) and intact())
 
     def read(self, path: str) -> bytes:
         """A stored file as it is now, whoever wrote it. FileNotFoundError if there is none."""
