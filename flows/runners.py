@@ -3,12 +3,16 @@
 That is a setting of the machine and not a parameter of the run, so the environment has it.
 """
 
+import logging
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from prefect.context import FlowRunContext
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -17,6 +21,9 @@ from prefect.settings import (
 )
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from flows.command_line import CONSOLE_LEVEL, QUIET, is_quiet
+from tasks.errors import UserError
+
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
 
@@ -24,7 +31,7 @@ PRELOADED = "flows.train_flow"
 """What Dask's workers import first: imports in the middle would make them miss heartbeats."""
 
 
-class TaskRunnerSettingError(Exception):
+class TaskRunnerSettingError(UserError):
     """THUMBTUNE_TASK_RUNNER names no task runner, or one that cannot work here."""
 
 
@@ -71,8 +78,56 @@ def on_the_command_line() -> Iterator[None]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,  # 20 are too few on a busy machine
     }
-    with temporary_settings(settings):
+    with temporary_settings(settings), quiet_console():
         yield
+
+
+@contextmanager
+def quiet_console() -> Iterator[None]:
+    """Warnings and errors are printed; of the rest a terminal shows the newest line, for a while.
+
+    Prefect keeps it all.
+    """
+    if not is_quiet():
+        yield
+        return
+    set_before = CONSOLE_LEVEL in os.environ
+    root = logging.getLogger()
+    consoles = [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]
+    levels = [console.level for console in consoles]
+    newest = NewestLine() if sys.stderr.isatty() else logging.NullHandler()
+    os.environ[CONSOLE_LEVEL] = QUIET
+    for console in consoles:
+        console.setLevel(logging.WARNING)
+    root.handlers.insert(0, newest)  # it makes room for what the others print
+    try:
+        yield
+    finally:
+        newest.close()
+        root.removeHandler(newest)
+        for console, level in zip(consoles, levels, strict=True):
+            console.setLevel(level)
+        if not set_before:
+            del os.environ[CONSOLE_LEVEL]
+
+
+class NewestLine(logging.Handler):
+    """Shows on a terminal what is done just now, in one line that the next one overwrites."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a line, or clear it for a warning that another handler prints."""
+        is_news = record.levelno < logging.WARNING and record.name.startswith("prefect")
+        line = record.getMessage().partition("\n")[0] if is_news else ""
+        self._show(line[: shutil.get_terminal_size().columns - 1])
+
+    def close(self) -> None:
+        """Leave nothing of it."""
+        self._show("")
+        super().close()
+
+    def _show(self, line: str) -> None:
+        sys.stderr.write(f"\r\x1b[K{line}")
+        sys.stderr.flush()
 
 
 def _dask() -> TaskRunner[Any]:

@@ -3,20 +3,30 @@
 Run it as `python flows/sweep_flow.py --channel @handle`, from the Prefect UI, or on a schedule.
 """
 
+if __name__ == "__main__":
+    from flows.command_line import tell_mistakes
+    from tasks.parameters import SweepParameters
+    from tasks.preflight import check_search
+    from tasks.secrets import read_secret_early
+
+    tell_mistakes(SweepParameters, lambda asked: check_search(asked, read_secret_early))
+
 import sys
 from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
+from flows.command_line import run_script
 from flows.runners import BY_SETTING, on_the_command_line
 from flows.train_flow import collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
 from tasks.disk import disk_errors_explained
 from tasks.models import resolve
-from tasks.parameters import SweepParameters, parse_command_line, takes
-from tasks.report import write_sweep
+from tasks.parameters import SweepParameters, takes
+from tasks.preflight import check_search
+from tasks.report import left_out, write_sweep
 from tasks.sweep import RecipeResult, compare_recipes, search_hyperparameters
 from tasks.workspace import Workspace
 
@@ -28,6 +38,8 @@ class SweepRun(BaseModel):
     """JSON file that train_flow.py takes as `--parameters`."""
     best_valid_mrr: float
     test: list[RecipeResult]
+    left_out: str
+    """How many videos and thumbnails are not in it, and why."""
     stages: str
     """Which stages were executed and which came from the cache."""
 
@@ -36,6 +48,7 @@ class SweepRun(BaseModel):
 @takes(SweepParameters)
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
+    check_search(parameters)
     with disk_errors_explained(parameters.workspace):
         return search_and_compare(Workspace.open(parameters.workspace), parameters)
 
@@ -46,7 +59,7 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
         text_model = resolve(parameters.negatives.text_model, "negatives.text_model")
-    _, examples, _ = collect(workspace, parameters, stages, text_model)
+    funnel, examples, _ = collect(workspace, parameters, stages, text_model)
 
     precision, _ = encode(workspace, model, examples, parameters, stages)
     data = (workspace, model, text_model, examples, parameters.for_training())
@@ -56,30 +69,30 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     report = stages.run(write_sweep, workspace, parameters.for_training(), found, comparison)
     post_sweep_artifacts(workspace, found, comparison, report)
 
-    get_run_logger().info(stages.summary())
+    get_run_logger().info("%s %s", left_out(funnel), stages.summary())
     return SweepRun(
         best_parameters=str(workspace.place(f"{report.folder}/best_parameters.json")),
         best_valid_mrr=found.best_valid_mrr,
         test=comparison.results,
+        left_out=left_out(funnel),
         stages=stages.summary(),
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
-    parameters = parse_command_line(SweepParameters, arguments)
-    try:
-        with on_the_command_line():
-            run: SweepRun = sweep(**dict(parameters))
-    except Exception as error:  # Prefect has logged the traceback
-        print(f"\nthumbtune: {error}", file=sys.stderr)
-        return 1
+    return run_script(SweepParameters, sweep_and_tell, arguments)
+
+
+def sweep_and_tell(parameters: SweepParameters) -> None:
+    """Run the flow and print what came of it."""
+    with on_the_command_line():
+        run: SweepRun = sweep(**dict(parameters))
     print("\nRecall@1 on test, mean ± deviation over the seeds:")
     for result in run.test:
         print(f"  {result.name:22} {result.told}")
-    print(f"{run.stages}\n\nTrain with the sweep's choice:")
+    print(f"{run.left_out}\n{run.stages}\n\nTrain with the sweep's choice:")
     print(f"  {sys.executable} flows/train_flow.py --parameters {run.best_parameters}")
-    return 0
 
 
 if __name__ == "__main__":

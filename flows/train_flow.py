@@ -3,6 +3,14 @@
 Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, or on a schedule.
 """
 
+if __name__ == "__main__":
+    from flows.command_line import tell_mistakes
+    from tasks.parameters import TrainParameters
+    from tasks.preflight import check_training
+    from tasks.secrets import read_secret_early
+
+    tell_mistakes(TrainParameters, lambda asked: check_training(asked, read_secret_early))
+
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -10,11 +18,8 @@ from datetime import timedelta
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
-from flows.runners import (
-    BY_SETTING,
-    on_the_command_line,
-    with_a_gpu_each,
-)
+from flows.command_line import run_script
+from flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
@@ -26,16 +31,12 @@ from tasks.indexing import index_thumbnails
 from tasks.models import ModelReference, folder_of, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
-from tasks.parameters import (
-    ThumbnailsParameters,
-    TrainParameters,
-    parse_command_line,
-    takes,
-)
+from tasks.parameters import ThumbnailsParameters, TrainParameters, takes
+from tasks.preflight import check_training
 from tasks.promotion import Verdict, promote
 from tasks.publishing import publish
 from tasks.registry import Registry
-from tasks.report import FunnelStage, write_report
+from tasks.report import FunnelStage, left_out, write_report
 from tasks.sources import Video
 from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
@@ -57,6 +58,8 @@ class TrainRun(BaseModel):
     fine_tuned_recall_at_1: float
     verdict: Verdict
     """Whether it became the channel's champion."""
+    left_out: str
+    """How many videos and thumbnails are not in it, and why."""
     stages: str
     """Which stages were executed and which came from the cache."""
 
@@ -74,11 +77,12 @@ NOTHING = "nothing: known from an earlier run"
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
+    check_training(parameters)
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
         registry = Registry(workspace, parameters.source, parameters.channel)
         logger = get_run_logger()
-        with registry.one_run_at_a_time(logger.info):
+        with registry.one_run_at_a_time(logger.warning):
             if removed := workspace.remove_leftovers():
                 logger.info("Removed %d half-written files of runs that were killed", removed)
             return train_and_promote(workspace, parameters, registry)
@@ -117,13 +121,14 @@ def train_and_promote(
     if parameters.publish.model_repo or parameters.publish.dataset_repo:
         publish(workspace, parameters.publish, trained, examples)
 
-    get_run_logger().info(stages.summary())
+    get_run_logger().info("%s %s", left_out(funnel), stages.summary())
     return TrainRun(
         model=str(folder_of(trained.model, workspace)),
         report=str(workspace.place(f"{report.folder}/report.html")),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
         verdict=verdict,
+        left_out=left_out(funnel),
         stages=stages.summary(),
     )
 
@@ -211,24 +216,23 @@ def encode(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
-    parameters = parse_command_line(TrainParameters, arguments)
-    try:
-        with on_the_command_line():
-            run: TrainRun = train(**dict(parameters))
-    except Exception as error:  # Prefect has logged the traceback
-        print(f"\nthumbtune: {error}", file=sys.stderr)
-        return 1
+    return run_script(TrainParameters, train_and_tell, arguments)
+
+
+def train_and_tell(parameters: TrainParameters) -> None:
+    """Run the flow and print what came of it."""
+    with on_the_command_line():
+        run: TrainRun = train(**dict(parameters))
     before, after = run.untouched_recall_at_1, run.fine_tuned_recall_at_1
     print(f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned")
     print(f"Model:  {run.model}\nReport: {run.report}")
-    print(f"Version {run.verdict.version} {run.verdict.why}\n{run.stages}")
+    print(f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}\n{run.stages}")
     if parameters.source == "sample":
         print(
             "\nFor your own channel: YOUTUBE_API_KEY=… "
             f"{sys.executable} {sys.argv[0]} --channel @handle\n"
             "(a key is free: https://console.cloud.google.com/apis/credentials)"
         )
-    return 0
 
 
 if __name__ == "__main__":

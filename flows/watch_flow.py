@@ -3,6 +3,12 @@
 Run it on a schedule (prefect.yaml), or as `python flows/watch_flow.py --start here` from cron.
 """
 
+if __name__ == "__main__":
+    from flows.command_line import tell_mistakes
+    from tasks.parameters import WatchParameters
+
+    tell_mistakes(WatchParameters)
+
 import gc
 import sys
 from collections.abc import Sequence
@@ -10,19 +16,21 @@ from collections.abc import Sequence
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from flows.command_line import run_script
 from flows.runners import on_the_command_line
 from flows.train_flow import thumbnail_calls, train
 from tasks.disk import disk_errors_explained
+from tasks.errors import UserError
 from tasks.indexing import entries_of, index_thumbnails
 from tasks.notifications import notify_failure
-from tasks.parameters import TrainParameters, WatchParameters, parse_command_line, takes
+from tasks.parameters import TrainParameters, WatchParameters, takes
 from tasks.registry import Registry
 from tasks.thumbnails import fetch_thumbnails
 from tasks.watching import News, announce, look_for_news, read_channels, with_fresh_list
 from tasks.workspace import Table, Workspace
 
 
-class WatchError(Exception):
+class WatchError(UserError):
     """Some channels could not be watched; the others were."""
 
 
@@ -42,7 +50,8 @@ def watch(options: WatchParameters) -> list[News]:
             with disk_errors_explained(parameters.workspace):
                 found = watch_channel(parameters, options)
         except Exception as error:  # one channel's trouble is not the others'
-            get_run_logger().error("%s: %s", name, error)
+            trace = None if isinstance(error, UserError) else error
+            get_run_logger().warning("%s: %s", name, error, exc_info=trace)
             failed.append(f"{name}: {error}")
             continue
         get_run_logger().info("%s: %s", name, found.why)
@@ -80,14 +89,14 @@ def index_videos(workspace: Workspace, parameters: TrainParameters, videos: Tabl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow from the command line; 0 if every channel was watched."""
-    options = parse_command_line(WatchParameters, arguments)
-    try:
-        with on_the_command_line():
-            watch(**dict(options))
-    except Exception as error:  # Prefect has logged the traceback
-        print(f"\nthumbtune: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_script(WatchParameters, watch_all, arguments)
+
+
+def watch_all(options: WatchParameters) -> None:
+    """Run the flow; a wrong file of channels shows before Prefect starts."""
+    read_channels(options.channels)
+    with on_the_command_line():
+        watch(**dict(options))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.errors import NO_SPACE
 from tasks.storage import WorkspaceError, is_url
 from tasks.workspace import mirrors
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
-NO_SPACE = ("No space left on device", "Disk quota exceeded")  # in errors of libraries not Python's
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from tasks.caching import content_key
+from tasks.errors import UserError
 from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
@@ -211,7 +212,7 @@ def embed_examples(
     return images, embed_titles(reader, titles)
 
 
-class NotFiniteError(ValueError):
+class NotFiniteError(UserError, ValueError):
     """A model embeds something as NaN or infinity: it is broken, and no measure of it holds."""
 
 

@@ -269,7 +269,9 @@ def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> None:
         keys.sort(key=lambda key: len(inputs[key]))
     batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
     unsaved: dict[str, Tensor] = {}
-    with tqdm(total=len(keys), desc=f"Encoding {trunk.kind}s", disable=not keys) as progress:
+    with tqdm(
+        total=len(keys), desc=f"Encoding {trunk.kind}s", disable=None if keys else True
+    ) as progress:
         for batch, ready in _prepared(trunk, batches, inputs):
             unsaved |= zip(batch, trunk.run(ready), strict=True)
             progress.update(len(batch))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from tasks.caching import content_key
+from tasks.errors import UserError
 from tasks.models import ModelReference, load_clip
 from tasks.workspace import Workspace
 
@@ -31,7 +32,7 @@ class TrainableParameters(BaseModel):
         return True
 
 
-class NothingMatchesError(ValueError):
+class NothingMatchesError(UserError, ValueError):
     """A name fragment fits no parameter of the model."""
 
 

@@ -35,6 +35,7 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from usearch.index import Index as Graph
 
+from tasks.errors import UserError
 from tasks.evaluation import Embeddings, unit_vectors
 from tasks.features import head_on, picture_key, reads_features
 from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
@@ -121,11 +122,11 @@ class Indexed(BaseModel):
     """Of the approximate search against the exact one, by titles; None if the search is exact."""
 
 
-class LibraryError(ValueError):
+class LibraryError(UserError, ValueError):
     """A folder holds no picture to index."""
 
 
-class NoIndexError(ValueError):
+class NoIndexError(UserError, ValueError):
     """A library was not indexed for this model, or its index is damaged."""
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
+from tasks.errors import UserError
 from tasks.evaluation import Embeddings, embed_examples, embed_images, embed_titles
 from tasks.features import choose_precision, head_of
 from tasks.freezing import freeze
@@ -50,15 +51,15 @@ class Fit(BaseModel):
     """How many titles that ranking has, this one included."""
 
 
-class PictureError(ValueError):
+class PictureError(UserError, ValueError):
     """A picture cannot be used; the message says why, and what can."""
 
 
-class TitleError(ValueError):
+class TitleError(UserError, ValueError):
     """A title is empty, or there is none."""
 
 
-class NoModelError(ValueError):
+class NoModelError(UserError, ValueError):
     """The channel has models, but the wanted one is not there; the message says what to do."""
 
 

@@ -24,6 +24,8 @@ from sentence_transformers import SentenceTransformer
 from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
+from tasks.errors import UserError
+from tasks.model_names import ModelNotFoundError, folder_named, not_found
 from tasks.retries import only_on
 from tasks.workspace import Workspace
 
@@ -71,15 +73,11 @@ class ModelReference(BaseModel):
         return workspace.has(kept) if kept else Path(self.path).exists()
 
 
-class ModelNotFoundError(Exception):
-    """The model cannot be had; the message names the parameter and the mend."""
-
-
-class HubUnreachableError(Exception):
+class HubUnreachableError(UserError):
     """The hub did not answer; another try may help."""
 
 
-class NotAClipError(Exception):
+class NotAClipError(UserError):
     """The model does not embed both pictures and titles."""
 
 
@@ -95,13 +93,7 @@ def resolve_model(name: str, parameter: str = "model") -> ModelReference:
     """
     if name == "sample":
         return ModelReference(name=name, path=str(SAMPLE_MODEL), fingerprint=hash_of(SAMPLE_MODEL))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
-            raise ModelNotFoundError(
-                f"{parameter}: the folder {name} holds no model (neither modules.json nor "
-                "config.json). Give the folder that SentenceTransformer.save_pretrained wrote."
-            )
+    if folder := folder_named(name, parameter):
         return ModelReference(name=name, path=str(folder.resolve()), fingerprint=hash_of(folder))
     snapshot = _download(name, parameter)
     return ModelReference(name=name, path=str(snapshot), fingerprint=snapshot.name)
@@ -133,7 +125,7 @@ def _download(name: str, parameter: str, commit: str | None = None) -> Path:
         ignored = not_needed([sibling.rfilename for sibling in listed])
         return Path(snapshot_download(name, revision=commit, ignore_patterns=ignored))
     except HFValidationError:
-        raise _not_found(name, parameter) from None
+        raise not_found(name, parameter) from None
     except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         try:
             return _cached(name)
@@ -175,7 +167,7 @@ def _explained(error: Exception, name: str, parameter: str) -> Exception:
             "and set HF_TOKEN to a token that has it."
         )
     if isinstance(error, RepositoryNotFoundError):
-        return _not_found(name, parameter)
+        return not_found(name, parameter)
     if isinstance(error, OfflineModeIsEnabled):
         return ModelNotFoundError(
             f"{parameter}: {name} is not in the local cache and HF_HUB_OFFLINE is set. Run once "
@@ -194,13 +186,6 @@ def _explained(error: Exception, name: str, parameter: str) -> Exception:
         f"{parameter}: {name} is not in the local cache and the Hugging Face hub does not "
         f"answer ({cause}). Check the network, or give the folder of a model that is on this "
         "machine."
-    )
-
-
-def _not_found(name: str, parameter: str) -> ModelNotFoundError:
-    return ModelNotFoundError(
-        f"{parameter}: {name!r} is neither a folder here nor a model on the Hugging Face hub. "
-        "Check the spelling; for a private model set HF_TOKEN."
     )
 
 

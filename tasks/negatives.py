@@ -8,6 +8,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.caching import content_key
+from tasks.errors import UserError
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, NegativesParameters
 from tasks.splits import SplitVideo
@@ -27,7 +28,7 @@ class Pair(SplitVideo):
     """None when negatives.method is `none`."""
 
 
-class NoNegativeError(ValueError):
+class NoNegativeError(UserError, ValueError):
     """No negative can be found as asked."""
 
 

@@ -6,13 +6,14 @@ Prefect stores parameters as plain text: see `tasks.secrets`.
 """
 
 import argparse
+import difflib
 import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -23,8 +24,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from tasks.errors import ParametersError, problems_of
 from tasks.storage import checked_location
 
 SPLITS = ("train", "valid", "test")
@@ -400,28 +402,70 @@ class SweepParameters(TrainParameters):
 
 P = TypeVar("P", bound=BaseModel)
 
+SHOWN = 10
+"""So many wrong arguments are told at once."""
+
 
 def parse_command_line(model: type[P], arguments: Sequence[str] | None = None) -> P:
     """Read parameters from command-line arguments such as `--training.epochs 3`.
 
     `--parameters FILE` reads a JSON file of parameters first; other arguments go before it.
-    Exits with code 2 and a message for each wrong argument.
+    Exits with code 2 and a line for each wrong argument.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--parameters", type=Path)
-    file, rest = parser.parse_known_args(given)
     try:
+        file, rest = parser.parse_known_args(given)
         parsed: Any = CliApp.run(
             _command_line(model), cli_args=rest, **_read(file.parameters, model)
         )
     except ValidationError as error:
-        for problem in error.errors():
-            field = ".".join(str(part) for part in problem["loc"])
-            message = problem["msg"].removeprefix("Value error, ")
-            print(f"--{field}: {message}" if field else message, file=sys.stderr)
-        sys.exit(2)
+        _exit([f"--{field}: {said}" if field else said for field, said in problems_of(error)])
+    except (SettingsError, argparse.ArgumentError) as error:
+        _exit(_told(str(error).removeprefix("error parsing CLI: "), model))
     return model.model_validate(parsed.model_dump())
+
+
+def _exit(lines: Sequence[str]) -> NoReturn:
+    shown = list(lines[:SHOWN])
+    if len(lines) > SHOWN:
+        shown.append(f"{len(lines) - SHOWN} more are wrong. --help lists every parameter.")
+    print("\n".join(shown), file=sys.stderr)
+    sys.exit(2)
+
+
+def _told(said: str, model: type[BaseModel]) -> list[str]:
+    """What argparse found, with the nearest option for each that does not exist."""
+    unknown = said.removeprefix("unrecognized arguments: ")
+    if unknown == said:
+        return [f"{said.removeprefix('argument ')}. --help lists every parameter."]
+    words = unknown.split(" ")
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if not options:
+        return [f"{said}. Each value follows its option, as in --channel @handle."]
+    return [f"unrecognized arguments: {option}. {_nearest(option, model)}" for option in options]
+
+
+def _nearest(option: str, model: type[BaseModel]) -> str:
+    """The options that somebody may have meant; a stage's name is easily left out."""
+    names = list(_options(model))
+    last = {name: f"--{name.rpartition('.')[2]}" for name in names}
+    likely = difflib.get_close_matches(option, names, n=1, cutoff=0.75)
+    likely += [name for name in names if difflib.get_close_matches(option, [last[name]], 1, 0.75)]
+    meant = list(dict.fromkeys(likely))[:3]
+    return f"Did you mean {' or '.join(meant)}?" if meant else "--help lists every parameter."
+
+
+def _options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _options(kind, f"{prefix}{name}.")
+            continue
+        yield f"--{prefix}{name}"
+        if kind is bool:
+            yield f"--no-{prefix}{name}"
 
 
 def _command_line(model: type[BaseModel]) -> Any:
@@ -432,6 +476,7 @@ def _command_line(model: type[BaseModel]) -> Any:
             cli_implicit_flags=True,
             cli_avoid_json=True,
             cli_hide_none_type=True,
+            cli_exit_on_error=False,
             nested_model_default_partial_update=True,
         )
 
@@ -442,7 +487,8 @@ def _command_line(model: type[BaseModel]) -> Any:
 
     CommandLine.__doc__ = (
         f"{inspect.getdoc(model)} --parameters FILE reads them from a JSON file first, such as the "
-        "best_parameters.json of a sweep."
+        "best_parameters.json of a sweep. --verbose shows Prefect's log and the tracebacks of "
+        "errors."
     )
     return CommandLine
 
@@ -453,15 +499,12 @@ def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        print(f"--parameters: {file} cannot be read as JSON: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit([f"--parameters: {file} cannot be read as JSON: {error}"])
     if not isinstance(content, dict):
-        print(f"--parameters: {file} holds no JSON object of parameters.", file=sys.stderr)
-        sys.exit(2)
+        _exit([f"--parameters: {file} holds no JSON object of parameters."])
     if unknown := [name for name in content if name not in model.model_fields]:
-        for name in unknown:  # CliApp.run has parameters of its own that it would take them for
-            print(f"--{name}: Extra inputs are not permitted (in {file})", file=sys.stderr)
-        sys.exit(2)
+        # CliApp.run has parameters of its own that it would take them for
+        _exit([f"--{name}: Extra inputs are not permitted (in {file})" for name in unknown])
     return content
 
 
@@ -481,7 +524,12 @@ def takes(model: type[P]) -> Callable[[Callable[[P], Any]], Callable[..., Any]]:
 
     def decorate(body: Callable[[P], Any]) -> Callable[..., Any]:
         def flow_function(**values: Any) -> Any:
-            return body(model(**values))
+            try:
+                parameters = model(**values)
+            except ValidationError as error:
+                told = [f"{field}: {said}" if field else said for field, said in problems_of(error)]
+                raise ParametersError("; ".join(told)) from None
+            return body(parameters)
 
         flow_function.__name__ = body.__name__
         flow_function.__qualname__ = body.__qualname__

@@ -12,10 +12,12 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel
 
+from tasks.errors import UserError
+
 ERROR = "error.json"
 
 
-class ProcessesError(Exception):
+class ProcessesError(UserError):
     """One of the processes failed, or there cannot be so many of them."""
 
 

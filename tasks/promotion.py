@@ -10,6 +10,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
+from tasks.errors import UserError
 from tasks.evaluation import Evaluation, Prediction, mean_interval
 from tasks.parameters import PromotionParameters, TrainParameters
 from tasks.registry import Registry
@@ -61,7 +62,7 @@ class Verdict(BaseModel):
     differences: list[PairedDifference] = []
 
 
-class NothingToCompareOnError(ValueError):
+class NothingToCompareOnError(UserError, ValueError):
     """No test video is left on which the comparison would be fair."""
 
 

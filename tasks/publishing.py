@@ -1,32 +1,22 @@
 """Step: push the model and the dataset to the Hugging Face hub, if asked."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import DatasetCard, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from prefect import task
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
+from tasks.hub_rights import RetryablePublishError, told_plainly
 from tasks.parameters import SPLITS, PublishParameters
 from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.thumbnails import Example
 from tasks.training import TrainedModel
 from tasks.workspace import Table, Workspace
-
-
-class PublishError(Exception):
-    """The hub refused; the message says what to do."""
-
-
-class RetryablePublishError(Exception):
-    """The hub failed for a passing cause."""
 
 
 def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetDict:
@@ -79,7 +69,7 @@ def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
         PublishError: wrong token or no permission.
         RetryablePublishError: the hub does not answer.
     """
-    with _told_plainly(repo):
+    with told_plainly(repo):
         api = HfApi(token=token)
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(
@@ -93,7 +83,7 @@ def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
 
 def push_dataset(dataset: DatasetDict, card: Path, repo: str, private: bool, token: str) -> str:
     """Upload a dataset and its card; the address of the last commit. Raises as `push_model`."""
-    with _told_plainly(repo):
+    with told_plainly(repo):
         dataset.push_to_hub(
             repo,
             private=private,
@@ -118,38 +108,6 @@ def _add_card(card: Path, repo: str, token: str) -> str:
         commit_message="Describe the dataset",
     )
     return commit.commit_url
-
-
-@contextmanager
-def _told_plainly(repo: str) -> Iterator[None]:
-    """Turn the hub's errors into ours."""
-    try:
-        yield
-    except HFValidationError as error:
-        raise PublishError(f"publish: {repo} is no repository name ({error}).") from None
-    except RuntimeError as error:  # what huggingface_hub makes of a failed upload of a large file
-        if not isinstance(error.__cause__, (httpx2.HTTPError, OSError)):
-            raise
-        raise _explained(error.__cause__, repo) from None
-    except (httpx2.HTTPError, ConnectionError, PermissionError, LocalEntryNotFoundError) as error:
-        raise _explained(error, repo) from None
-
-
-def _explained(error: Exception, repo: str) -> Exception:
-    """The error to raise for one of huggingface_hub or of its storage, hf_xet."""
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in (401, 403, 404) or isinstance(error, PermissionError):
-        said = f"HTTP {status}" if status else "no access to its storage"
-        return PublishError(
-            f"publish: the hub refused to write {repo} ({said}). Set HF_TOKEN to a token with "
-            "write permission for it (https://huggingface.co/settings/tokens), or choose a "
-            "repository of your own."
-        )
-    if status and status < 500 and status not in (408, 409, 412, 429):
-        said = getattr(error, "server_message", None) or "no reason given"
-        return PublishError(f"publish: the hub refused {repo} (HTTP {status}: {said}).")
-    cause = f"HTTP {status}" if status else type(error).__name__
-    return RetryablePublishError(f"publish: the hub could not take {repo} just now ({cause}).")
 
 
 @task(

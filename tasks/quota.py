@@ -10,12 +10,13 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, ValidationError
 
+from tasks.errors import UserError
 from tasks.workspace import Workspace, fingerprint
 
 PACIFIC = ZoneInfo("America/Los_Angeles")
 
 
-class QuotaError(Exception):
+class QuotaError(UserError):
     """The day's budget does not allow another call; the message tells when it goes on."""
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from tasks.errors import UserError
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.workspace import Table, Workspace, fingerprint
@@ -55,15 +56,15 @@ class Decision(BaseModel):
     at: datetime
 
 
-class DamagedRecordError(ValueError):
+class DamagedRecordError(UserError, ValueError):
     """A record cannot be read; the message names the file and the mend."""
 
 
-class UnknownVersionError(ValueError):
+class UnknownVersionError(UserError, ValueError):
     """There is no such version of this channel."""
 
 
-class UnknownChannelError(ValueError):
+class UnknownChannelError(UserError, ValueError):
     """There is no model of the channel, or more than one channel could be meant."""
 
 

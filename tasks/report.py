@@ -54,6 +54,16 @@ class FunnelStage(BaseModel):
         return cls(name=name, found=found, kept=table.rows, dropped=table.dropped)
 
 
+def left_out(funnel: Sequence[FunnelStage]) -> str:
+    """How many rows each step left out, and why, in words."""
+    told = []
+    for stage in funnel:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items())
+        because = f" ({reasons})" if reasons else ""
+        told.append(f"{stage.found - stage.kept} of {stage.found} {stage.name}{because}")
+    return f"Left out: {'; '.join(told)}."
+
+
 class Comparison(BaseModel):
     """One metric on one split, of the untouched and of the fine-tuned model."""
 

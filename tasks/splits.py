@@ -10,6 +10,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from tasks.caching import content_key
+from tasks.errors import UserError
 from tasks.parameters import SPLITS, SplitParameters
 from tasks.sources import Video
 from tasks.workspace import Table, Workspace
@@ -23,7 +24,7 @@ class SplitVideo(Video):
     split: Split
 
 
-class SplitTooSmallError(ValueError):
+class SplitTooSmallError(UserError, ValueError):
     """A split has too few videos to train or measure on."""
 
 

@@ -22,6 +22,8 @@ from urllib.parse import urlsplit
 
 from fsspec.core import url_to_fs
 
+from tasks.errors import UserError
+
 AT_ONCE = 32  # requests to a remote place
 
 PROTOCOLS = ("abfs", "az", "gcs", "gs", "memory", "s3", "s3a")
@@ -38,7 +40,7 @@ LIVING = timedelta(days=1)
 """No run that lives takes so long to write one of them."""
 
 
-class WorkspaceError(ValueError):
+class WorkspaceError(UserError, ValueError):
     """The workspace cannot be used; the message says why and what to do."""
 
 

@@ -1,6 +1,7 @@
 """Step: search hyperparameters by validation; at the end, measure the choice on test."""
 
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -284,7 +285,7 @@ def search(
     done = (optuna.trial.TrialState.COMPLETE,)
     missing = search.trials - len(study.get_trials(states=done))
     if missing > 0:
-        study.optimize(score, n_trials=missing, show_progress_bar=True)
+        study.optimize(score, n_trials=missing, show_progress_bar=sys.stderr.isatty())
     trials = study.get_trials(states=done)
     best = suggest(optuna.trial.FixedTrial(study.best_params), base)  # type: ignore[arg-type]
     return best, [
@@ -310,7 +311,7 @@ def compare(
     for name, recipe in recipes.items():
         rows = trainer.with_negatives(examples, recipe.negatives)
         measured = []
-        for seed in tqdm(range(seeds), desc=f"Seeds of {name}"):
+        for seed in tqdm(range(seeds), desc=f"Seeds of {name}", disable=None):
             model = trainer.train(rows, recipe.training, trainer.parameters.seed + seed)
             measured.append(trainer.measure(model, rows, "test"))
         results.append(

@@ -33,6 +33,7 @@ from tasks.downloads import (
     checked_session,
     read_body,
 )
+from tasks.errors import UserError
 from tasks.negatives import Pair
 from tasks.parameters import ThumbnailsParameters
 from tasks.sources import Video
@@ -100,7 +101,7 @@ class BadThumbnailError(Exception):
         self.may_come = may_come
 
 
-class TooManyBadThumbnailsError(Exception):
+class TooManyBadThumbnailsError(UserError):
     """More thumbnails are unusable than `thumbnails.max_bad_share` allows."""
 
 

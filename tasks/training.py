@@ -398,7 +398,7 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
         job.parameters,
         job.evaluation,
         job.seed,
-        [Progress(), EpochLog(logger)],
+        [*([Progress()] if sys.stderr.isatty() else []), EpochLog(logger)],
     )
     seconds = time.monotonic() - started
     if get_world_size() > 1:

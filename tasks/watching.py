@@ -12,6 +12,7 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from tasks.errors import UserError
 from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
@@ -23,7 +24,7 @@ EVENT = "thumbtune.videos.new"
 """What the trigger of the train deployment in prefect.yaml waits for."""
 
 
-class ChannelsFileError(ValueError):
+class ChannelsFileError(UserError, ValueError):
     """The file of channels cannot be used; the message names the entry and the mend."""
 
 

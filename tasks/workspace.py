@@ -18,6 +18,7 @@ from filelock import FileLock
 from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict
 
+from tasks.errors import UserError
 from tasks.storage import (
     LIVING,
     LocalStorage,
@@ -81,7 +82,7 @@ class Table(BaseModel):
         return workspace.holds(self.path, self.fingerprint)
 
 
-class OutsideWorkspaceError(ValueError):
+class OutsideWorkspaceError(UserError, ValueError):
     """A stored path leads out of the workspace."""
 
 

@@ -22,6 +22,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from jinja2 import Environment
 from PIL import Image
 
+from tasks.errors import UserError
 from tasks.figures import as_jpeg
 from tasks.indexing import (
     Hit,
@@ -77,11 +78,11 @@ RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_p
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
-class QuestionError(ValueError):
+class QuestionError(UserError, ValueError):
     """The page was asked what it cannot answer; the message says what to give instead."""
 
 
-class AddressError(ValueError):
+class AddressError(UserError, ValueError):
     """The page cannot be served at this host and port."""
 
 

@@ -5,6 +5,8 @@ from typing import Literal, TypeVar
 import isodate
 from pydantic import BaseModel, ConfigDict
 
+from tasks.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -47,5 +49,5 @@ def parse_duration(text: str, unknown: T) -> float | T:
     return seconds
 
 
-class SourceError(Exception):
+class SourceError(UserError):
     """The source cannot be read as asked; the message names the parameter and the mend."""

@@ -8,6 +8,7 @@ import requests
 import urllib3
 
 from tasks.downloads import TooLargeError, TooSlowError, read_body
+from tasks.errors import UserError
 
 TIMEOUT = (10, 30)  # seconds to connect and between two bytes
 TOTAL = 60  # seconds for a whole feed
@@ -15,7 +16,7 @@ LONGEST = 2_000_000  # bytes; a feed of 15 videos has some 40,000
 VIDEO_ID = "{http://www.youtube.com/xml/schemas/2015}videoId"
 
 
-class FeedError(Exception):
+class FeedError(UserError):
     """The feed cannot be read; the API can be asked instead."""
 
 

@@ -23,6 +23,7 @@ from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from tasks.downloads import TooLargeError, TooSlowError, read_body
+from tasks.errors import UserError
 from tasks.quota import spend
 from tasks.retries import only_on
 from tasks.secrets import read_secret
@@ -52,11 +53,11 @@ QUOTA_UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 """https://developers.google.com/youtube/v3/determine_quota_cost"""
 
 
-class YouTubeError(Exception):
+class YouTubeError(UserError):
     """The API refused for good; the message says what to do."""
 
 
-class RetryableYouTubeError(Exception):
+class RetryableYouTubeError(UserError):
     """The API failed for a passing cause: another try may help."""
 
 

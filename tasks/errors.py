@@ -1,0 +1,99 @@
+"""Errors that the user can mend. They are told in one line, without a traceback.
+
+Prefect's engine logs what a task raises, and again what the flow raises, each with its traceback,
+and then both states. Of a `UserError` that says nothing but where in our code it was found, so its
+sentence stays as the one line of the flow run. All other errors keep their tracebacks.
+"""
+
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+VERBOSE = "THUMBTUNE_VERBOSE"
+"""Environment variable that keeps Prefect's log as it is: `--verbose`, for child processes too."""
+
+NO_SPACE = ("No space left on device", "Disk quota exceeded")
+"""How errors of any library say that a disk is full."""
+
+FINISHED = re.compile(
+    r"(Finished in state \w+)\(['\"](?:Task|Flow) run encountered an exception:? "
+)
+"""How Prefect tells a state whose message is the exception's: name of the class, then its text."""
+
+
+class UserError(Exception):
+    """What the user can mend; the message names the field and the mend."""
+
+
+class ParametersError(UserError, ValueError):
+    """Parameters of a run that do not fit together; each is named with the mend."""
+
+
+def problems_of(error: ValidationError) -> list[tuple[str, str]]:
+    """What pydantic found: the name of each field, such as `training.epochs`, and what is wrong."""
+    return [
+        (".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, "))
+        for problem in error.errors(include_url=False)
+    ]
+
+
+def is_for_the_user(error: BaseException | None) -> bool:
+    """Whether an error needs no traceback: ours, a full disk, or parameters that Prefect refuses.
+
+    What `tasks.disk` makes of a full disk comes later, from the flow.
+    """
+    if isinstance(error, UserError):
+        return True
+    return type(error).__name__ == "ParameterTypeError" or _says_full(str(error))
+
+
+def _says_full(text: str) -> bool:
+    return any(words in text for words in NO_SPACE)
+
+
+def _names(kind: type[UserError]) -> Iterator[str]:
+    yield kind.__name__
+    for special in kind.__subclasses__():
+        yield from _names(special)
+
+
+class OneLine(logging.Filter):
+    """Leaves of a user's error one record: the flow run's, which says the sentence."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Drop or shorten a record of Prefect's engine; True if it is to be shown."""
+        if os.environ.get(VERBOSE):
+            return True
+        if isinstance(sys.exc_info()[1], KeyboardInterrupt):
+            record.levelno, record.levelname = logging.INFO, "INFO"  # the user knows
+            return True
+        if isinstance(record.msg, str) and (state := FINISHED.match(record.msg)):
+            return self._finished(record, state)
+        error = record.exc_info[1] if record.exc_info else None
+        if not is_for_the_user(error):
+            return True
+        record.exc_info = record.exc_text = None
+        if isinstance(record.msg, str) and record.msg.startswith("Encountered exception"):
+            record.msg, record.args = "%s", (str(error),)
+            return True
+        return not str(record.msg).startswith(("Task run failed", "Engine execution exited"))
+
+    def _finished(self, record: logging.LogRecord, state: re.Match[str]) -> bool:
+        said = record.msg[state.end() :]
+        if said.partition(":")[0] not in _names(UserError) and not _says_full(said):
+            return True
+        record.msg = state[1]
+        return record.name != "prefect.task_runs"
+
+
+ONE_LINE = OneLine()
+
+
+def log_in_one_line() -> None:
+    """Shorten what Prefect logs of a user's error in this process, now or when it is loaded."""
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(ONE_LINE)
