@@ -102,7 +102,7 @@ def exit_code(run: Callable[[], None]) -> int:
 def _unexpected(error: Exception) -> str:
     said = str(error)
     if NO_SERVER in said:
-        place = said.partition(NO_SERVER)[2].partition(" ")[0].rstrip(".")
+        place = said.partition(NO_SERVER)[2].partition(" ")[0].rstrip("./")
         return (
             f"PREFECT_API_URL: no Prefect server answers at {place}. Start it with `prefect server "
             "start`, or unset PREFECT_API_URL."

@@ -3,16 +3,12 @@
 That is a setting of the machine and not a parameter of the run, so the environment has it.
 """
 
-import logging
 import os
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from prefect.context import FlowRunContext
-from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.settings import (
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
@@ -21,7 +17,7 @@ from prefect.settings import (
 )
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.command_line import CONSOLE_LEVEL, QUIET, is_quiet
+from flows.console import quiet_console
 from tasks.errors import UserError
 
 FOUR_AT_A_TIME = 4
@@ -80,54 +76,6 @@ def on_the_command_line() -> Iterator[None]:
     }
     with temporary_settings(settings), quiet_console():
         yield
-
-
-@contextmanager
-def quiet_console() -> Iterator[None]:
-    """Warnings and errors are printed; of the rest a terminal shows the newest line, for a while.
-
-    Prefect keeps it all.
-    """
-    if not is_quiet():
-        yield
-        return
-    set_before = CONSOLE_LEVEL in os.environ
-    root = logging.getLogger()
-    consoles = [each for each in root.handlers if isinstance(each, PrefectConsoleHandler)]
-    levels = [console.level for console in consoles]
-    newest = NewestLine() if sys.stderr.isatty() else logging.NullHandler()
-    os.environ[CONSOLE_LEVEL] = QUIET
-    for console in consoles:
-        console.setLevel(logging.WARNING)
-    root.handlers.insert(0, newest)  # it makes room for what the others print
-    try:
-        yield
-    finally:
-        newest.close()
-        root.removeHandler(newest)
-        for console, level in zip(consoles, levels, strict=True):
-            console.setLevel(level)
-        if not set_before:
-            del os.environ[CONSOLE_LEVEL]
-
-
-class NewestLine(logging.Handler):
-    """Shows on a terminal what is done just now, in one line that the next one overwrites."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Show a line, or clear it for a warning that another handler prints."""
-        is_news = record.levelno < logging.WARNING and record.name.startswith("prefect")
-        line = record.getMessage().partition("\n")[0] if is_news else ""
-        self._show(line[: shutil.get_terminal_size().columns - 1])
-
-    def close(self) -> None:
-        """Leave nothing of it."""
-        self._show("")
-        super().close()
-
-    def _show(self, line: str) -> None:
-        sys.stderr.write(f"\r\x1b[K{line}")
-        sys.stderr.flush()
 
 
 def _dask() -> TaskRunner[Any]:

@@ -77,10 +77,13 @@ class OneLine(logging.Filter):
         if not is_for_the_user(error):
             return True
         record.exc_info = record.exc_text = None
-        if isinstance(record.msg, str) and record.msg.startswith("Encountered exception"):
+        said = str(record.msg)
+        told_before = isinstance(error, UserError) and said.startswith("Engine execution exited")
+        if told_before or said.startswith("Task run failed"):
+            return False
+        if said.startswith(("Encountered exception", "Engine execution exited")):
             record.msg, record.args = "%s", (str(error),)
-            return True
-        return not str(record.msg).startswith(("Task run failed", "Engine execution exited"))
+        return True
 
     def _finished(self, record: logging.LogRecord, state: re.Match[str]) -> bool:
         said = record.msg[state.end() :]

@@ -25,6 +25,9 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 WRITE_TOKEN = "hf_standInWriteToken7b1e"
 READ_TOKEN = "hf_standInReadToken42c9"
+FINE_TOKEN = "hf_standInFineToken90d3"
+ORGS = {"studio": "write", "museum": "read"}
+"""Organization → what `owner` may do in it."""
 
 LARGE_FILES = (".safetensors", ".bin", ".parquet", ".h5", ".onnx", ".msgpack")
 
@@ -104,7 +107,8 @@ class RefusalError(Exception):
 class HubServer:
     """The hub at `url`; use as a context manager.
 
-    WRITE_TOKEN may write the repositories of `owner`, READ_TOKEN may only read.
+    WRITE_TOKEN may write the repositories of `owner`, READ_TOKEN may only read,
+    FINE_TOKEN may write those of the organization `studio`.
     """
 
     def __init__(self) -> None:
@@ -215,7 +219,7 @@ class HubServer:
 
     def _role(self, request: Request) -> str | None:
         token = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        roles = {"": None, WRITE_TOKEN: "write", READ_TOKEN: "read"}
+        roles = {"": None, WRITE_TOKEN: "write", READ_TOKEN: "read", FINE_TOKEN: "fineGrained"}
         if token not in roles:
             raise RefusalError(401, "Invalid credentials in Authorization header")
         return roles[token]
@@ -243,9 +247,17 @@ class HubServer:
         return oid, repository.trees[oid]
 
     def _whoami(self, request: Request) -> Response:
-        if self._role(request) is None:
+        role = self._role(request)
+        if role is None:
             raise RefusalError(401, "Invalid username or password.")
-        return _json({"type": "user", "name": "owner", "auth": {"type": "access_token"}})
+        orgs = [{"name": name, "roleInOrg": role_in_org} for name, role_in_org in ORGS.items()]
+        access: dict[str, Any] = {"displayName": "a token", "role": role}
+        if role == "fineGrained":
+            entity = {"type": "org", "name": "studio"}
+            scope = {"entity": entity, "permissions": ["repo.content.read", "repo.write"]}
+            access["fineGrained"] = {"global": [], "scoped": [scope]}
+        auth = {"type": "access_token", "accessToken": access}
+        return _json({"type": "user", "name": "owner", "orgs": orgs, "auth": auth})
 
     def _create(self, request: Request) -> Response:
         wish = request.get_json()

@@ -99,6 +99,8 @@ def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
         {"name": "videos", "found": 62, "kept": 60, "dropped": {"shorter than 180 s": 2}},
         {"name": "thumbnails", "found": 60, "kept": 60, "dropped": {}},
     ]
+    told = "Left out: 2 of 62 videos (2 shorter than 180 s); 0 of 60 thumbnails."
+    assert first.left_out == told
     assert sum(metrics["rows"].values()) == 60
     for split in ("train", "valid", "test"):
         for metric in ("Recall@1", "Recall@5", "Recall@10", "MRR", "cosine_accuracy"):
@@ -129,6 +131,7 @@ def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
     asked = youtube.image_requests.total()
     second = train(**options)
     assert second.stages.startswith("Nothing to do")
+    assert second.left_out == told
     assert youtube.image_requests.total() == asked
     assert metrics_of(second) == metrics
 

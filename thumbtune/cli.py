@@ -8,6 +8,7 @@ takes seconds.
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,12 +51,16 @@ def about() -> None:
 
 @contextmanager
 def errors_in_words() -> Iterator[None]:
-    """End with code 1 and one sentence, without a traceback."""
+    """End with code 1 and one sentence; only what nobody expects has a traceback."""
+    from tasks.errors import UserError
+
     try:
         yield
     except typer.Exit:
         raise
     except Exception as error:
+        if not isinstance(error, (UserError, OSError)):
+            traceback.print_exception(error)
         typer.echo(f"thumbtune: {error}", err=True)
         raise typer.Exit(1) from None
 
@@ -137,12 +142,14 @@ def match(
 
 def _lines(file: str) -> list[str]:
     """The lines of a file that are not blank."""
+    from tasks.errors import UserError
+
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise ValueError(f"--titles: {file} cannot be read ({error.strerror}).") from None
+        raise UserError(f"--titles: {file} cannot be read ({error.strerror}).") from None
     except UnicodeDecodeError:
-        raise ValueError(f"--titles: {file} is not UTF-8. Save it as UTF-8.") from None
+        raise UserError(f"--titles: {file} is not UTF-8. Save it as UTF-8.") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
