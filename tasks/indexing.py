@@ -35,12 +35,11 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from usearch.index import Index as Graph
 
-from tasks.channels import registry_name
 from tasks.evaluation import Embeddings, unit_vectors
 from tasks.features import head_on, picture_key, reads_features
 from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
 from tasks.parameters import ThumbnailsParameters
-from tasks.registry import Version
+from tasks.registry import Version, registry_name
 from tasks.sources import Video
 from tasks.sources.folder import MANIFESTS, PICTURES, file_version, list_folder
 from tasks.thumbnails import (

@@ -14,13 +14,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
-from tasks.channels import short_name
 from tasks.evaluation import Embeddings, embed_examples, embed_images, embed_titles
 from tasks.features import choose_precision, head_of
 from tasks.freezing import freeze
 from tasks.models import ModelReference, load_clip, resolve_model
 from tasks.parameters import ThumbnailsParameters
-from tasks.registry import Registry, Version, find_registry
+from tasks.registry import Registry, Version, find_registry, short_name
 from tasks.thumbnails import (
     MAX_BYTES,
     TOO_LARGE,
