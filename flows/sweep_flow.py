@@ -23,6 +23,7 @@ from flows.train_flow import collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
 from tasks.disk import disk_errors_explained
+from tasks.identifying import identify
 from tasks.models import resolve
 from tasks.parameters import SweepParameters, takes
 from tasks.preflight import check_search
@@ -55,6 +56,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
     """The story from top to bottom."""
+    identify(workspace, parameters)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives

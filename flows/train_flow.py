@@ -27,6 +27,7 @@ from tasks.disk import disk_errors_explained
 from tasks.evaluation import evaluate
 from tasks.features import add_up, choose_precision_for, encode_features, partitions_of
 from tasks.freezing import count_trainable
+from tasks.identifying import identify
 from tasks.indexing import index_thumbnails
 from tasks.models import ModelReference, folder_of, resolve
 from tasks.negatives import mine_negatives
@@ -42,7 +43,7 @@ from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
 from tasks.towers import Precision
 from tasks.training import train_model
-from tasks.videos import end_listing, fetch_videos
+from tasks.videos import end_listing, fetch_videos, listed_as
 from tasks.workspace import Table, Workspace
 
 
@@ -80,6 +81,7 @@ def train(parameters: TrainParameters) -> TrainRun:
     check_training(parameters)
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
+        identify(workspace, parameters)
         registry = Registry(workspace, parameters.source, parameters.channel)
         logger = get_run_logger()
         with registry.one_run_at_a_time(logger.warning):
@@ -161,7 +163,8 @@ def collect(
     """
     hours = parameters.videos.expiration_hours
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
-    asked = (parameters.source, parameters.channel, parameters.videos)
+    source, channel = parameters.source, parameters.channel
+    asked = (source, listed_as(workspace, source, channel), parameters.videos)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
     end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)

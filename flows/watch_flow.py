@@ -21,6 +21,7 @@ from flows.runners import on_the_command_line
 from flows.train_flow import thumbnail_calls, train
 from tasks.disk import disk_errors_explained
 from tasks.errors import UserError
+from tasks.identifying import identify
 from tasks.indexing import entries_of, index_thumbnails
 from tasks.notifications import notify_failure
 from tasks.parameters import TrainParameters, WatchParameters, takes
@@ -39,6 +40,7 @@ class WatchError(UserError):
 def watch(options: WatchParameters) -> list[News]:
     """Look for new videos of every channel, and start training where there are enough."""
     news: list[News] = []
+    watched: dict[tuple[str, str, str | None], str] = {}
     rows: list[dict[str, str | int]] = []
     failed: list[str] = []
     channels = read_channels(options.channels)
@@ -48,7 +50,16 @@ def watch(options: WatchParameters) -> list[News]:
         name = parameters.channel or parameters.source
         try:
             with disk_errors_explained(parameters.workspace):
-                found = watch_channel(parameters, options)
+                workspace = Workspace.open(parameters.workspace)
+                channel = identify(workspace, parameters, at_any_age=True)
+                first = watched.setdefault((str(workspace), channel.source, channel.id), name)
+                if first != name:
+                    get_run_logger().warning(
+                        "%s is the same channel as %s, and is watched once. Remove one from %s",
+                        *(name, first, options.channels),
+                    )
+                    continue
+                found = watch_channel(workspace, parameters, options)
         except Exception as error:  # one channel's trouble is not the others'
             trace = None if isinstance(error, UserError) else error
             get_run_logger().warning("%s: %s", name, error, exc_info=trace)
@@ -64,9 +75,10 @@ def watch(options: WatchParameters) -> list[News]:
     return news
 
 
-def watch_channel(parameters: TrainParameters, options: WatchParameters) -> News:
+def watch_channel(
+    workspace: Workspace, parameters: TrainParameters, options: WatchParameters
+) -> News:
     """Look at one channel, and start its training if it is due."""
-    workspace = Workspace.open(parameters.workspace)
     news: News = look_for_news(workspace, parameters, options)
     if news.train and options.start == "event":
         announce(workspace, parameters, news)

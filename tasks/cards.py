@@ -7,6 +7,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from prefect import task
 
 from tasks.caching import content_key
+from tasks.channels import short_name
 from tasks.evaluation import Evaluation
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
@@ -22,6 +23,8 @@ def channel_name(parameters: TrainParameters) -> str:
     folder = Path(parameters.channel or "").expanduser().resolve()
     if parameters.source == "folder" or (parameters.source == "hub" and folder.is_dir()):
         return folder.name
+    if parameters.source == "youtube":
+        return short_name("youtube", parameters.channel)
     return parameters.channel or "thumbtune's sample channel"
 
 
@@ -145,7 +148,7 @@ class Cards(Report):
     name="write-cards",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=3),
+    cache_key_fn=content_key(version=4),
 )
 def write_cards(
     workspace: Workspace,

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from tasks.errors import ParametersError, problems_of
+from tasks.sources.channel_name import read_channel_name
 from tasks.storage import checked_location
 
 SPLITS = ("train", "valid", "test")
@@ -333,6 +334,8 @@ class TrainParameters(_Stage):
                 "@handle or URL; for folder a path; for hub a dataset id). "
                 "To try the bundled channel, set source to sample."
             )
+        if self.source == "youtube" and self.channel is not None:
+            read_channel_name(self.channel)
         return self
 
     @model_validator(mode="after")

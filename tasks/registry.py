@@ -3,7 +3,8 @@
 Nothing here is ever changed, only added, each file whole and under a number of its own:
 `registry/<channel>/versions/000007.json` tells where a model came from and how it measured,
 `registry/<channel>/decisions/000009.json` what became of it and who is the champion since, and why.
-So history is kept, and two runs at once do not overwrite it.
+So history is kept, and two runs at once do not overwrite it. `registry/<channel>/channel.json`
+tells whose registry it is, in whatever spelling the channel is named: see `tasks.channels`.
 """
 
 import re
@@ -17,6 +18,9 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import UserError
+from tasks.channels import Identity, identify_here
+from tasks.channels import registry_name as registry_name
+from tasks.channels import short_name as short_name
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.workspace import Table, Workspace, fingerprint
@@ -68,27 +72,79 @@ class UnknownChannelError(UserError, ValueError):
     """There is no model of the channel, or more than one channel could be meant."""
 
 
-def registry_name(source: str, channel: str | None) -> str:
-    """Name of a channel's folder: readable, and different for different channels."""
-    readable = re.sub(r"[^\w.-]+", "-", short_name(source, channel))
-    return f"{readable.strip('-.') or 'channel'}-{fingerprint(source, channel or '')[:8]}"
-
-
-def short_name(source: str, channel: str | None) -> str:
-    """How people call a channel: @handle, or a folder without the way there."""
-    return (channel or source).rstrip("/").rpartition("/")[2]
-
-
 class Registry:
     """The versions of one channel, and what was decided on them."""
 
-    def __init__(self, workspace: Workspace, source: str, channel: str | None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        source: str,
+        channel: str | None,
+        identity: Identity | None = None,
+    ) -> None:
+        """The registry of a channel in any spelling.
+
+        Args:
+            identity: which channel that is, if it is known already.
+        """
         self.workspace = workspace
         self.source = source
         self.channel = channel
-        self.name = registry_name(source, channel)
-        self.path = f"registry/{self.name}"
+        self._identity = identity
+        self._name: str | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Which channel this is, as far as is known by now."""
+        return self._identity or identify_here(self.workspace, self.source, self.channel)
+
+    @property
+    def name(self) -> str:
+        """Of its folder, which stays the same once the channel is known."""
+        if self._name:
+            return self._name
+        identity = self.identity
+        name = self._claimed(identity) or next(
+            iter(_folders_of(self.workspace, identity)), identity.folder
+        )
+        if identity.id is not None:
+            self._name = name
+        return name
+
+    @property
+    def path(self) -> str:
         """Relative to the workspace."""
+        return f"registry/{self.name}"
+
+    def is_of(self, channel: str) -> bool:
+        """Whether a channel, in any spelling, is this one."""
+        return self.identity.is_same(identify_here(self.workspace, self.source, channel))
+
+    def claim(self) -> list[str]:
+        """Write down whose registry this is, so that it is found by any spelling and at once.
+
+        Returns:
+            Other registries of the channel, which are not used.
+        """
+        identity = self.identity
+        if identity.id is None or self._claimed(identity):
+            return []
+        names = _folders_of(self.workspace, identity) or [identity.folder]
+        self._name, *others = names
+        whose = identity.model_dump_json(indent=1).encode()
+        self.workspace.create(f"{self.path}/channel.json", whose)
+        self.workspace.write(_claim(identity), self._name.encode())
+        return others
+
+    def _claimed(self, identity: Identity) -> str | None:
+        """The name that was claimed for a channel, if its folder is still there."""
+        if identity.id is None:
+            return None
+        try:
+            name = self.workspace.read(_claim(identity)).decode()
+        except (OSError, ValueError):
+            return None
+        return name if self.workspace.has(f"registry/{name}/channel.json") else None
 
     def versions(self) -> list[Version]:
         """All versions, the oldest first."""
@@ -127,6 +183,7 @@ class Registry:
         metrics: dict[str, float],
     ) -> Version:
         """Keep a trained model as the next version; the same model again is the same version."""
+        self.claim()
         for version in self.versions():
             if (version.model.fingerprint, version.examples) == (model.fingerprint, examples):
                 return version
@@ -219,16 +276,86 @@ class Registry:
 
 
 def registries(workspace: Workspace) -> list[Registry]:
-    """The channels that have a version, by name."""
+    """The channels that have a version, by name; of each the registry that is in use."""
+    found: list[Identity] = []
+    registries = []
+    for name in workspace.names("registry"):
+        identity = _identity_of(workspace, name)
+        if identity and not any(identity.is_same(other) for other in found):
+            found.append(identity)
+            asked = _first_version(workspace, name).parameters.channel
+            channel = identity.id if identity.source == "folder" else asked
+            registries.append(Registry(workspace, identity.source, channel, identity))
+    return registries
+
+
+def _claim(identity: Identity) -> str:
+    """Where the name of a channel's registry is kept."""
+    return f"channels/{fingerprint('registry', identity.source, identity.id or '')[:32]}.txt"
+
+
+def _first_version(workspace: Workspace, name: str) -> Version:
+    [version] = _read_all(workspace, f"registry/{name}/versions", Version, first=1)
+    return version
+
+
+def _identity_of(workspace: Workspace, name: str) -> Identity | None:
+    """Whose registry a folder is; None if it has no version yet."""
+    if not _records(workspace, f"registry/{name}/versions"):
+        return None
+    try:
+        claimed = workspace.place(f"registry/{name}/channel.json").read_bytes()
+        return Identity.model_validate_json(claimed)
+    except (OSError, ValueError):  # none, from an earlier thumbtune or a damaged one
+        asked = _first_version(workspace, name).parameters
+        identity = identify_here(workspace, asked.source, asked.channel)
+        return identity.model_copy(update={"id": _watched_id(workspace, name) or identity.id})
+
+
+class _Watched(BaseModel):
+    """What an earlier thumbtune wrote into watch.json."""
+
+    channel_id: str | None = None
+
+
+def _watched_id(workspace: Workspace, name: str) -> str | None:
+    try:
+        watched = workspace.read(f"registry/{name}/watch.json")
+        return _Watched.model_validate_json(watched).channel_id
+    except (OSError, ValueError):
+        return None
+
+
+def _folders_of(workspace: Workspace, identity: Identity) -> list[str]:
+    """The folders of a channel's registries; first the one whose champion is the newest.
+
+    There are several if an earlier thumbtune, which went by the spelling, made them.
+    """
     found = []
     for name in workspace.names("registry"):
-        for version in _read_all(workspace, f"registry/{name}/versions", Version, first=1):
-            found.append(Registry(workspace, version.parameters.source, version.parameters.channel))
-    return found
+        try:
+            other = _identity_of(workspace, name)
+        except DamagedRecordError:  # of whatever channel: who reads its history is told
+            continue
+        if other and identity.is_same(other):
+            found.append(name)
+    if len(found) < 2:
+        return found
+    return sorted(found, key=lambda name: _last_champion(workspace, name), reverse=True)
+
+
+def _last_champion(workspace: Workspace, name: str) -> datetime:
+    """When a registry's champion was decided on; long ago if it has none."""
+    decisions = _read_all(workspace, f"registry/{name}/decisions", Decision)
+    times = [decision.at for decision in decisions if decision.champion]
+    return times[-1] if times else datetime.min.replace(tzinfo=UTC)
 
 
 def find_registry(workspace: Workspace, source: str | None, channel: str | None) -> Registry:
     """The registry of a channel that has a model; the only one if nothing is given.
+
+    Args:
+        channel: in any spelling.
 
     Raises:
         UnknownChannelError: none or several fit; it lists those that there are.
@@ -237,7 +364,7 @@ def find_registry(workspace: Workspace, source: str | None, channel: str | None)
     fitting = [
         registry
         for registry in known
-        if source in (None, registry.source) and channel in (None, registry.channel)
+        if source in (None, registry.source) and (channel is None or registry.is_of(channel))
     ]
     if len(fitting) == 1:
         return fitting[0]

@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from tasks.caching import content_key
+from tasks.channels import short_name
 from tasks.evaluation import Evaluation, Prediction, article_key
 from tasks.figures import (
     Miss,
@@ -225,7 +226,7 @@ def report_html(
     on_test = {row.metric: row for row in comparisons if row.split == "test"}
     template = html_templates("tasks").get_template("report.html.jinja")
     return template.render(
-        channel=(parameters.channel or "the sample channel").rstrip("/").rpartition("/")[2],
+        channel=short_name(parameters.source, parameters.channel or "the sample channel"),
         base=untouched.model.name,
         trained=trained,
         epochs=parameters.training.epochs,
@@ -254,7 +255,7 @@ def data_uri(picture: bytes) -> str:
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=3),
+    cache_key_fn=content_key(version=4),
 )
 def write_report(
     workspace: Workspace,

@@ -10,12 +10,15 @@ from prefect.logging import get_run_logger
 
 from sample import CHANNEL
 from tasks.caching import content_key
+from tasks.channels import forget_channel, identify_here
+from tasks.identifying import resolve
 from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import folder_stamp, list_folder
 from tasks.sources.hub import list_hub
 from tasks.sources.youtube import (
     QUOTA_UNITS,
+    ChannelNotFoundError,
     Origin,
     Params,
     call_youtube,
@@ -58,12 +61,19 @@ def list_videos(
     return Listing(videos=kept, dropped=dict(dropped), work=work)
 
 
+def listed_as(workspace: Workspace, source: str, channel: str | None) -> str | None:
+    """What a channel is listed by: of YouTube its id, so that all spellings share one list."""
+    if source != "youtube":
+        return channel
+    return identify_here(workspace, source, channel).id or channel
+
+
 def end_listing(
     workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
 ) -> None:
     """The list is kept, so that a killed run finds it: the next one is asked for anew."""
     if source == "youtube":
-        close_listing(workspace, channel or "", parameters.listing)
+        close_listing(workspace, listed_as(workspace, source, channel) or "", parameters.listing)
 
 
 def keep_long_form(
@@ -92,7 +102,8 @@ def _list_youtube(
     units: Counter[str] = Counter()
     answers: Counter[Origin] = Counter()
 
-    since = open_listing(workspace, channel, parameters.listing)
+    found = resolve(workspace, channel, parameters.daily_quota, get_run_logger().warning)
+    since = open_listing(workspace, found.id, parameters.listing)
 
     def call(endpoint: str, params: Params) -> dict[str, Any]:
         answer = call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
@@ -101,7 +112,11 @@ def _list_youtube(
         units[endpoint] += 0 if origin == "kept" else QUOTA_UNITS[endpoint]
         return answer
 
-    videos, dropped = list_channel(call, channel, parameters.listing)
+    try:
+        videos, dropped = list_channel(call, found, parameters.listing)
+    except ChannelNotFoundError:
+        forget_channel(workspace, found.id)
+        raise
     get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
     work = f"{answers['fetched']} answers fetched, {answers['unchanged']} unchanged"
     if answers["kept"]:

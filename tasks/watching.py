@@ -13,11 +13,11 @@ from prefect.logging import get_run_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.errors import UserError
+from tasks.channels import spelled_alike
 from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
-from tasks.sources.youtube import call_youtube, find_channel
-from tasks.videos import end_listing, list_videos
+from tasks.videos import end_listing, list_videos, listed_as
 from tasks.workspace import Table, Workspace
 
 EVENT = "thumbtune.videos.new"
@@ -36,10 +36,7 @@ def read_channels(file: Path) -> list[TrainParameters]:
     Raises:
         ChannelsFileError: the file is missing, no YAML, or an entry is wrong.
     """
-    try:
-        content = yaml.safe_load(file.expanduser().read_bytes())
-    except (OSError, yaml.YAMLError, ValueError, RecursionError, RuntimeError) as error:
-        raise ChannelsFileError(f"channels: {file} cannot be read as YAML: {error}") from None
+    content = _read_yaml(file)
     if not isinstance(content, dict) or not isinstance(content.get("channels"), list):
         raise ChannelsFileError(
             f"channels: {file} needs a list `channels:`, such as\nchannels:\n  - channel: '@handle'"
@@ -53,33 +50,73 @@ def read_channels(file: Path) -> list[TrainParameters]:
             "and `defaults`."
         )
     found = [
-        _channel(file, place, _merged(defaults, entry))
+        _channel(f"channels: {file}, channel {place}", defaults, entry)
         for place, entry in enumerate(content["channels"], 1)
     ]
-    names = [(channel.source, channel.channel) for channel in found]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ChannelsFileError(f"channels: {file} has {twice[0][1]} twice. Remove one.")
+    _check_that_all_differ(file, found)
     return found
 
 
-def _merged(defaults: dict[str, Any], entry: Any) -> dict[str, Any]:
+def _read_yaml(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.expanduser().read_bytes())
+    except yaml.MarkedYAMLError as error:
+        raise ChannelsFileError(f"channels: {file} {_yaml_problem(error)}") from None
+    except (OSError, yaml.YAMLError, ValueError, RecursionError, RuntimeError) as error:
+        told = " ".join(str(error).split())
+        raise ChannelsFileError(f"channels: {file} cannot be read as YAML: {told}") from None
+
+
+def _yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong with a YAML file, in one sentence with its line."""
+    problem, mark = error.problem or "", error.problem_mark or error.context_mark
+    line = f", line {mark.line + 1}" if mark else ""
+    if "'@' that cannot start" in problem:
+        return f"has an @ without quotes{line}. Put the handle into quotes: - '@handle'."
+    if "'\\t' that cannot start" in problem:
+        return f"has a tab{line}. Indent with spaces."
+    told = ", ".join(filter(None, (error.context, problem)))
+    return f"cannot be read as YAML: {told}{line}."
+
+
+def _check_that_all_differ(file: Path, found: list[TrainParameters]) -> None:
+    """Two spellings of one channel are one, so far as that can be told without the network."""
+    for place, channel in enumerate(found):
+        for other in found[:place]:
+            if not spelled_alike(channel.source, channel.channel, other.source, other.channel):
+                continue
+            called, before = str(channel.channel), str(other.channel)
+            twice = f"{called} twice" if called == before else f"{before} and {called}, one channel"
+            raise ChannelsFileError(f"channels: {file} has {twice}. Remove one.")
+
+
+def _merged(defaults: dict[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
     merged = dict(defaults)
-    for name, value in (entry if isinstance(entry, dict) else {"channel": entry}).items():
+    for name, value in entry.items():
         both = isinstance(value, dict) and isinstance(merged.get(name), dict)
         merged[name] = {**merged[name], **value} if both else value
     return merged
 
 
-def _channel(file: Path, place: int, values: dict[str, Any]) -> TrainParameters:
+def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameters:
+    """The parameters of one entry: a channel, or a mapping with one."""
+    values = _merged(defaults, entry if isinstance(entry, dict) else {"channel": entry})
+    channel = values.get("channel")
+    if entry is None:
+        raise ChannelsFileError(f"{place} is empty. Write a channel there, or delete its line.")
+    if not isinstance(channel, str | None):
+        raise ChannelsFileError(
+            f"{place}: channel is {channel!r:.60}, which is no text. Put it into quotes."
+        )
+    if channel is None and values.get("source") != "sample":
+        raise ChannelsFileError(f"{place}: channel is missing. Add one: channel: '@handle'.")
     try:
         return TrainParameters.model_validate(values)
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
-        raise ChannelsFileError(
-            f"channels: {file}, channel {place}: {f'{field}: ' if field else ''}{message}"
-        ) from None
+        raise ChannelsFileError(f"{place}: {f'{field}: ' if field else ''}{message}") from None
 
 
 class News(BaseModel):
@@ -98,7 +135,6 @@ class News(BaseModel):
 class Memory(BaseModel):
     """What the watch knows from the last times."""
 
-    channel_id: str | None = None
     dismissed: list[str] = []
     """Videos of the feed that are of no use, such as shorts."""
     waiting: list[str] = []
@@ -167,17 +203,16 @@ def look_for_news(
     memory = Memory.read(workspace, file)
     listed: list[str] = []
     if newest and parameters.source == "youtube":
-        memory = _with_channel_id(workspace, parameters, memory)
-        workspace.write(file, memory.model_dump_json().encode())
         try:
-            listed = newest_videos(memory.channel_id or "")
+            listed = newest_videos(registry.identity.id or "")
             if listed and seen.issuperset({*listed, *memory.waiting} - set(memory.dismissed)):
                 return News(new=0, train=False, why="nothing new in the feed")
         except FeedError as error:
             logger.warning(
                 "The feed of %s cannot be read (%s); asking the API", registry.name, error
             )
-    source, channel = parameters.source, parameters.channel
+    source = parameters.source
+    channel = listed_as(workspace, source, parameters.channel)
     videos = list_videos(workspace, source, channel, parameters.videos).videos
     unseen = [video for video in videos if video.id not in seen]
     new = [video.id for video in unseen]
@@ -192,19 +227,6 @@ def look_for_news(
     if not train:  # else the training goes on with the list: it need not ask for the same again
         end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
-
-
-def _with_channel_id(workspace: Workspace, parameters: TrainParameters, memory: Memory) -> Memory:
-    """The feed knows a channel by its id, which is asked for once."""
-    if memory.channel_id:
-        return memory
-    channel_id, _ = find_channel(
-        lambda endpoint, params: call_youtube(
-            workspace, endpoint, params, parameters.videos.daily_quota
-        ),
-        parameters.channel or "",
-    )
-    return memory.model_copy(update={"channel_id": channel_id})
 
 
 def with_fresh_list(parameters: TrainParameters) -> TrainParameters:

@@ -41,18 +41,19 @@ def test_a_channels_folder_is_readable_and_its_own() -> None:
     names = [
         registry_name("youtube", "@tester"),
         registry_name("folder", "@tester"),
-        registry_name("youtube", "https://www.youtube.com/@tester"),
+        registry_name("youtube", "@हिन्दी"),
         registry_name("folder", "../a channel/"),
         registry_name("sample", None),
     ]
     assert [name.rpartition("-")[0] for name in names] == [
         "tester",
         "tester",
-        "tester",
+        "हिन्दी",
         "a-channel",
         "sample",
     ]
     assert len(set(names)) == 5
+    assert registry_name("youtube", "https://www.youtube.com/@Tester/videos") == names[0]
 
 
 def test_versions_are_numbered_and_the_same_model_is_the_same_version(

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,10 @@ def error_body(status: int, reason: str) -> str:
     return json.dumps({"error": error})
 
 
+def _same(name: str, other: str) -> bool:
+    return unicodedata.normalize("NFC", name).lower() == unicodedata.normalize("NFC", other).lower()
+
+
 class YouTubeServer:
     """Channels, their videos and what was asked of them."""
 
@@ -75,9 +80,15 @@ class YouTubeServer:
         videos: list[dict[str, Any]],
         handle: str = "@tester",
         channel_id: str = "UC" + "x" * 22,
+        username: str = "",
     ) -> str:
         """Open a channel; its id."""
-        self.channels[channel_id] = {"id": channel_id, "handle": handle, "videos": videos}
+        self.channels[channel_id] = {
+            "id": channel_id,
+            "handle": handle,
+            "username": username,
+            "videos": videos,
+        }
         return channel_id
 
     def fail_next(
@@ -115,22 +126,34 @@ class YouTubeServer:
         return response.make_conditional(request)
 
     def _channels(self, request: Request) -> Response:
-        wanted = request.args.get("id") or request.args.get("forHandle")
         items = [
             {
                 "kind": "youtube#channel",
                 "etag": "e",
                 "id": channel["id"],
+                "snippet": {
+                    "title": f"The channel {channel['handle']}",
+                    "customUrl": channel["handle"].lower(),
+                },
                 "contentDetails": {"relatedPlaylists": {"uploads": "UU" + channel["id"][2:]}},
             }
             for channel in self.channels.values()
-            if wanted in (channel["id"], channel["handle"])
+            if self._is_asked_for(channel, request)
         ]
         body: dict[str, Any] = {
             "kind": "youtube#channelListResponse",
             "pageInfo": {"totalResults": len(items), "resultsPerPage": 5},
         }
         return self._answer(request, "channels", body | ({"items": items} if items else {}))
+
+    def _is_asked_for(self, channel: dict[str, Any], request: Request) -> bool:
+        """Capitals count in the id alone; a handle may come without its @."""
+        by_id, handle, username = map(request.args.get, ("id", "forHandle", "forUsername"))
+        return (
+            channel["id"] == by_id
+            or (handle is not None and _same(handle.lstrip("@"), channel["handle"].lstrip("@")))
+            or (username is not None and _same(username, channel["username"]))
+        )
 
     def _page(self, request: Request, items: list[dict[str, Any]], kind: str) -> dict[str, Any]:
         start = int(request.args.get("pageToken", "T0")[1:])

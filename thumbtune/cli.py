@@ -31,7 +31,7 @@ Place = Annotated[
 ]
 Channel = Annotated[
     str | None,
-    typer.Option(help="As it was given to training; not needed if one channel has models."),
+    typer.Option(help="In any spelling; not needed if one channel has models."),
 ]
 Source = Annotated[str | None, typer.Option(help="As it was given to training.")]
 Model = Annotated[

@@ -43,7 +43,7 @@ from tasks.matching import (
     champion_of,
     examples_of,
 )
-from tasks.registry import Registry, Version, short_name
+from tasks.registry import Registry, Version
 from tasks.report import data_uri, html_templates
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
@@ -230,7 +230,7 @@ def header(champion: Champion) -> str:
     version = champion.version()
     return html(
         "header",
-        channel=short_name(registry.source, registry.channel),
+        channel=registry.identity.called,
         version=version,
         versions=len(registry.versions()),
         recall=version.metrics.get("Recall@1"),
@@ -313,7 +313,7 @@ def _preview(workspace: Workspace, example: Example) -> Image.Image:
 def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
     """The page of one channel."""
     champion = Champion(workspace, registry)
-    channel = short_name(registry.source, registry.channel)
+    channel = registry.identity.called
     with gr.Blocks(
         title=f"thumbtune · {channel}", analytics_enabled=False, fill_width=True
     ) as page:

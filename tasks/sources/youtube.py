@@ -22,12 +22,14 @@ from prefect.tasks import exponential_backoff
 from pydantic import AwareDatetime, BaseModel, Field, ValidationError
 from pydantic_core import PydanticSerializationError
 
+from tasks.channels import YouTubeChannel
 from tasks.downloads import TooLargeError, TooSlowError, read_body
 from tasks.errors import UserError
 from tasks.quota import spend
 from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.sources import SourceError, Video, parse_duration
+from tasks.sources.channel_name import channel_query
 from tasks.workspace import Workspace, fingerprint
 
 PAGE = 50  # the API's largest page, and the most ids in one call
@@ -79,8 +81,14 @@ class _ChannelDetails(BaseModel):
     related_playlists: _Playlists = Field(alias="relatedPlaylists")
 
 
+class _ChannelSnippet(BaseModel):
+    title: str | None = None
+    custom_url: str | None = Field(None, alias="customUrl")
+
+
 class _Channel(BaseModel):
     id: str
+    snippet: _ChannelSnippet = _ChannelSnippet()
     details: _ChannelDetails = Field(alias="contentDetails")
 
 
@@ -156,31 +164,8 @@ ANSWERS: dict[str, type[BaseModel]] = {
 """What is used of each endpoint's answer; an answer of other types is not stored."""
 
 
-def channel_query(channel: str) -> Params:
-    """The parameters of channels.list that find a channel.
-
-    Args:
-        channel: a channel id (UC and 22 characters), a @handle, or a URL with one of them.
-
-    Raises:
-        SourceError: it is none of these.
-    """
-    name = channel.strip()
-    if re.match(r"^(https?://)?(www\.|m\.)?youtube\.com/", name):
-        path = urlsplit(name if "://" in name else f"https://{name}").path.strip("/").split("/")
-        name = path[1] if path[0] == "channel" and len(path) > 1 else path[0]
-    if re.fullmatch(r"UC[\w-]{22}", name):
-        return {"id": name}
-    if re.fullmatch(r"@[\w.·-]{1,60}", name):
-        return {"forHandle": name}
-    raise SourceError(
-        f"channel: {channel!r} is no channel id (UC…, 24 characters), @handle or channel URL. "
-        "Open the channel on YouTube and copy its address or its @handle."
-    )
-
-
 def list_channel(
-    call: Call, channel: str, listing: Literal["uploads", "search"]
+    call: Call, channel: YouTubeChannel, listing: Literal["uploads", "search"]
 ) -> tuple[list[Video], Counter[str]]:
     """List a channel's videos, newest first.
 
@@ -190,18 +175,17 @@ def list_channel(
     Returns:
         The public, finished videos, and reason → number of those left out.
     """
-    channel_id, uploads = find_channel(call, channel)
-    listed = _uploads(call, uploads) if listing == "uploads" else _search(call, channel_id)
+    listed = _uploads(call, channel.uploads) if listing == "uploads" else _search(call, channel.id)
     return _videos(call, list(listed))
 
 
-def find_channel(call: Call, channel: str) -> tuple[str, str]:
-    """A channel's id and the id of its playlist of uploads.
+def find_channel(call: Call, channel: str) -> YouTubeChannel:
+    """What YouTube says of a channel, given in any spelling.
 
     https://developers.google.com/youtube/v3/docs/channels/list
     """
     answer = _Channels.model_validate(
-        call("channels", {"part": "contentDetails", **channel_query(channel)})
+        call("channels", {"part": "contentDetails,snippet", **channel_query(channel)})
     )
     if not answer.items:
         raise ChannelNotFoundError(
@@ -209,7 +193,13 @@ def find_channel(call: Call, channel: str) -> tuple[str, str]:
             "address of the channel's page."
         )
     found = answer.items[0]
-    return found.id, found.details.related_playlists.uploads
+    handle = found.snippet.custom_url or ""  # of some channels an address of an older kind
+    return YouTubeChannel(
+        id=found.id,
+        uploads=found.details.related_playlists.uploads,
+        title=found.snippet.title or "",
+        handle=handle if handle.startswith("@") else "",
+    )
 
 
 class Listed(NamedTuple):
@@ -325,7 +315,7 @@ def api_url() -> str:
 
 
 def open_listing(workspace: Workspace, channel: str, listing: str) -> datetime:
-    """Begin a list of a channel, or go on with one that was not ended.
+    """Begin a list of a channel, given by its id, or go on with one that was not ended.
 
     Returns:
         When the list was begun: answers that were stored since then need not be asked for again.

@@ -1,0 +1,124 @@
+"""Step: find out which channel is meant, before anything is locked, listed or kept under it."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from prefect.logging import get_run_logger
+
+from tasks.channels import (
+    Identity,
+    Spelling,
+    YouTubeChannel,
+    identify_here,
+    keep_channel,
+    kept_channel,
+)
+from tasks.parameters import TrainParameters
+from tasks.quota import QuotaError
+from tasks.registry import Registry
+from tasks.secrets import MissingSecretError
+from tasks.sources.channel_name import ChannelName, read_channel_name
+from tasks.sources.youtube import (
+    ChannelNotFoundError,
+    Params,
+    RetryableYouTubeError,
+    YouTubeError,
+    call_youtube,
+    find_channel,
+)
+from tasks.workspace import Workspace, fingerprint
+
+Tell = Callable[[str], None]
+"""Takes a sentence for the log."""
+
+CannotAskError = (RetryableYouTubeError, YouTubeError, QuotaError, MissingSecretError)
+"""What keeps YouTube from answering now; what is kept must do."""
+
+
+def identify(
+    workspace: Workspace, parameters: TrainParameters, at_any_age: bool = False
+) -> Identity:
+    """Look a channel up, if it is not known yet, and take its registry.
+
+    A YouTube channel that is known costs nothing, a new one a unit of the quota. A handle may go
+    to another channel, so it is looked up again when what is kept is out of date.
+
+    Args:
+        at_any_age: what is kept will do, however old.
+
+    Raises:
+        ChannelNotFoundError: there is no such channel.
+    """
+    source, channel = parameters.source, parameters.channel
+    tell = get_run_logger().warning
+    if source == "youtube":
+        quota, anew = parameters.videos.daily_quota, parameters.refresh and not at_any_age
+        resolve(workspace, channel or "", quota, tell, anew, at_any_age)
+    registry = Registry(workspace, source, channel)
+    for other in registry.claim():
+        tell(
+            f"registry/{other} is of the same channel as registry/{registry.name}, whose champion "
+            "is newer. Only that one is used; nothing was deleted."
+        )
+    return identify_here(workspace, source, channel)
+
+
+def resolve(
+    workspace: Workspace,
+    channel: str,
+    daily_quota: int,
+    tell: Tell,
+    anew: bool = False,
+    at_any_age: bool = False,
+) -> YouTubeChannel:
+    """What YouTube says of a channel: as it is kept, or asked for one unit and kept.
+
+    Of several runs that name a channel at once, one asks.
+
+    Args:
+        anew: ask in any case.
+        at_any_age: what is kept will do, however old.
+    """
+    name = read_channel_name(channel)
+    with workspace.lock(f"channels/{fingerprint(name.canonical)[:32]}.lock"):
+        spelling, kept = kept_channel(workspace, name)
+        known = kept and (at_any_age or not spelling or not spelling.is_out_of_date(_now()))
+        if kept and known and not anew:
+            return kept
+        try:
+            found = _ask(workspace, channel, daily_quota)
+        except ChannelNotFoundError:
+            if not spelling:
+                raise
+            found = _ask(workspace, spelling.id, daily_quota)
+            now_called = found.handle or found.title or found.id
+            tell(f"YouTube no longer knows {name.spelled}; its channel is {now_called} now.")
+        except CannotAskError as error:
+            if not kept:
+                raise
+            tell(f"{name.spelled} is taken for {kept.id}, as it was when last asked: {error}")
+            return kept
+        _tell_if_moved(name, spelling, found, tell)
+        keep_channel(workspace, name, found)
+        return found
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _ask(workspace: Workspace, channel: str, daily_quota: int) -> YouTubeChannel:
+    def call(endpoint: str, params: Params) -> dict[str, object]:
+        return call_youtube(workspace, endpoint, params, daily_quota)
+
+    return find_channel(call, channel)
+
+
+def _tell_if_moved(
+    name: ChannelName, before: Spelling | None, found: YouTubeChannel, tell: Tell
+) -> None:
+    if before and before.id != found.id:
+        tell(
+            f"{name.spelled} belongs to another channel now: {found.id}, not {before.id}. Give "
+            "the id as channel to go on with the earlier one."
+        )
