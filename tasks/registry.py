@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.errors import UserError
 from tasks.channels import Identity, identify_here
 from tasks.channels import registry_name as registry_name
 from tasks.channels import short_name as short_name
+from tasks.errors import UserError
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.workspace import Table, Workspace, fingerprint

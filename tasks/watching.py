@@ -12,8 +12,8 @@ from prefect.events import emit_event
 from prefect.logging import get_run_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from tasks.errors import UserError
 from tasks.channels import spelled_alike
+from tasks.errors import UserError
 from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
