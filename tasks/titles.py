@@ -2,6 +2,10 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
 
 INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
@@ -32,3 +36,16 @@ def same_title(title: str) -> str:
 def is_blank(title: str) -> bool:
     """Whether a title shows nothing: empty, or white space and invisible characters alone."""
     return not same_title(title)
+
+
+def number_titles(titles: Sequence[str]) -> NDArray[np.intp]:
+    """Equal numbers for equal titles, from 0 up, shape (titles,); in the order of their spelling.
+
+    Of several spellings the first in that order counts, so that numbers do not depend on `titles`'
+    order, and those of titles that differ to the eye are as if they were compared as they stand.
+    """
+    spelling: dict[str, str] = {}
+    for title in sorted(set(titles)):
+        spelling.setdefault(same_title(title), title)
+    place = {title: number for number, title in enumerate(sorted(spelling.values()))}
+    return np.array([place[spelling[same_title(title)]] for title in titles], np.intp)
