@@ -50,6 +50,7 @@ from tasks.thumbnails import (
     load_cropped,
     verify,
 )
+from tasks.titles import is_blank
 from tasks.towers import pools_once
 from tasks.workspace import Table, Workspace, checksum
 
@@ -263,7 +264,7 @@ def search_words(index: ThumbnailIndex, matcher: Matcher, words: str, top: int =
     Raises:
         TitleError: there are no words.
     """
-    if not words.strip():
+    if is_blank(words):
         raise TitleError("words: there are none. Say what the picture should show.")
     return index.search(matcher.embed_titles([words])[0], top)
 

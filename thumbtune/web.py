@@ -45,6 +45,7 @@ from tasks.matching import (
 from tasks.registry import Registry, Version, short_name
 from tasks.report import data_uri, html_templates
 from tasks.thumbnails import Example, load_image
+from tasks.titles import is_blank
 from tasks.workspace import Workspace
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read while Gradio is imported
@@ -155,7 +156,7 @@ def read_titles(text: str) -> list[str]:
     Raises:
         QuestionError: there is none, or one is too long, or there are too many.
     """
-    titles = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
+    titles = list(dict.fromkeys(line.strip() for line in text.splitlines() if not is_blank(line)))
     if not titles:
         raise QuestionError("There is no title yet. Type title ideas, one a line.")
     if len(titles) > MAX_TITLES:
@@ -250,9 +251,9 @@ def ranking(champion: Champion, upload: dict[str, Any] | None, text: str) -> str
 
 def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: int) -> str:
     """The channel's thumbnails nearest to words or to an uploaded picture."""
-    if words.strip() and upload:
+    if not is_blank(words) and upload:
         raise QuestionError("Words and a picture were given. Clear one of them.")
-    if not words.strip() and not upload:
+    if is_blank(words) and not upload:
         raise QuestionError("There is nothing to search for yet. Type words, or give a picture.")
     matcher, index, top = champion.matcher(), champion.index(), min(max(1, int(top)), MAX_FOUND)
     if upload:

@@ -151,7 +151,9 @@ def _in_words(feature: Any) -> str:
         case Value(dtype=dtype):
             return f"the type {dtype}"
         case List(feature=inner) | LargeList(feature=inner):
-            return f"lists ({type(inner).__name__ if not isinstance(inner, Value) else inner.dtype})"
+            return (
+                f"lists ({type(inner).__name__ if not isinstance(inner, Value) else inner.dtype})"
+            )
         case dict():
             return f"structs ({', '.join(feature)})"
     return f"the type {type(feature).__name__}"
