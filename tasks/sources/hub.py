@@ -7,11 +7,12 @@ or with their addresses. Their types are checked by `tasks.sources.columns`.
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import datasets
-from datasets import Dataset, DatasetDict, Features, Image, Value, config
+from datasets import Dataset, DatasetBuilder, DatasetDict, Features, Image, Value, config
 from huggingface_hub import constants
 
 from tasks.disk import disk_error
@@ -70,13 +71,20 @@ def _unknown(splits: dict[str, Dataset]) -> Iterator[str]:
 
 def local_folder(name: str) -> tuple[Path | None, str | None]:
     """The folder that a dataset's name means, if there is one, and the chosen configuration."""
-    if Path(name).expanduser().is_dir():
-        return Path(name).expanduser(), None
+    if folder := _folder(name):
+        return folder, None
     place, _, configuration = name.rpartition(":")
     if not place or "://" in name:
         return None, None
-    folder = Path(place).expanduser()
-    return folder if folder.is_dir() else None, configuration
+    return _folder(place), configuration
+
+
+def _folder(name: str) -> Path | None:
+    try:
+        folder = Path(name).expanduser()
+        return folder if folder.is_dir() else None
+    except (OSError, RuntimeError, ValueError):  # no right to look, ~nobody, a NUL
+        return None
 
 
 def load_splits(name: str) -> DatasetDict:
@@ -91,11 +99,30 @@ def load_splits(name: str) -> DatasetDict:
         if folder and _is_saved(folder):
             saved = datasets.load_from_disk(str(folder))
             return saved if isinstance(saved, DatasetDict) else DatasetDict(train=saved)
-        return datasets.load_dataset(str(folder or place), configuration or None)
+        builder = datasets.load_dataset_builder(str(folder or place), configuration or None)
+        _check_files(name, builder, folder)
+        builder.download_and_prepare()
+        return builder.as_dataset()
+    except SourceError:
+        raise
     except Exception as error:  # whatever a stranger's files make `datasets` and its readers raise
         if full := disk_error(error):
             raise full from None
         raise _explained(error, name, place, folder) from None
+
+
+def _check_files(name: str, builder: DatasetBuilder, folder: Path | None) -> None:
+    """Read no file but a dataset's own: the head of its README may name any, or any address."""
+    splits = builder.config.data_files or {}
+    for file in (str(file) for of_split in splits.values() for file in of_split):
+        own = file.startswith("hf://")
+        if folder:
+            own = "://" not in file and _is_own(Path(file), folder)
+        if not own:
+            raise SourceError(
+                f"channel: the dataset {name!r} names the file {file!r:.200}, which lies outside "
+                "of it. Put the file inside, and mend data_files in its README.md."
+            )
 
 
 def _is_saved(folder: Path) -> bool:
@@ -136,8 +163,9 @@ def _mend(folder: Path | None) -> str:
 
 def _is_pointer(file: Path) -> bool:
     """Whether `git clone` left a file's place-holder, since Git LFS is not there."""
-    with file.open("rb") as stream:
+    with suppress(OSError), file.open("rb") as stream:
         return stream.read(40).startswith(b"version https://git-lfs")
+    return False
 
 
 def _choice(name: str, place: str, folder: Path | None) -> str | None:
@@ -214,16 +242,17 @@ def _picture(workspace: Workspace, image: bytes | str, folder: Path | None) -> d
 
 
 def _own_file(path: str, folder: Path | None) -> bytes:
-    """A file that came with a dataset; a stranger's dataset may name any file of this machine.
+    """A file that came with a dataset, empty if it is missing.
 
-    It is empty if it is missing.
+    Raises:
+        SourceError: it is another one: a stranger's dataset may name any file of this machine.
     """
+    file = (folder or Path()) / path
     try:
-        file = ((folder or Path()) / path).resolve()
+        own = _is_own(file, folder)
     except (OSError, RuntimeError, ValueError):  # too long, links in a ring, a NUL
         return b""
-    own = (config.HF_CACHE_HOME, constants.HF_HUB_CACHE, *([folder] if folder else []))
-    if not any(file.is_relative_to(Path(place).expanduser().resolve()) for place in own):
+    if not own:
         raise SourceError(
             f"channel: the dataset's image {path!r:.200} lies outside of it. Use a dataset that "
             "holds its pictures' bytes, or the addresses of pictures (https://…)."
@@ -232,3 +261,10 @@ def _own_file(path: str, folder: Path | None) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
+
+
+def _is_own(file: Path, folder: Path | None) -> bool:
+    """Whether a file lies in the dataset's folder, or among what was downloaded from the hub."""
+    places = (config.HF_CACHE_HOME, constants.HF_HUB_CACHE, *([folder] if folder else []))
+    own = [Path(place).expanduser().resolve() for place in places]
+    return any(file.resolve().is_relative_to(place) for place in own)
