@@ -162,6 +162,13 @@ def test_ids_may_be_numbers_and_rows_without_one_are_counted(
     assert listing.dropped == {"no id": 1, "listed twice": 1}
 
 
+def test_a_title_of_invisible_characters_is_none(tmp_path: Path, workspace: Workspace) -> None:
+    titles = ["A", "\u200b", "\u2060\ufe0f ", None]
+    name = saved(tmp_path / "saved", {"title": (Value("string"), titles)})
+    listing = list_videos(workspace, "hub", name, VideosParameters())
+    assert (len(listing.videos), listing.dropped) == (1, {"no title": 3})
+
+
 @pytest.mark.parametrize(
     ("feature", "value"),
     [

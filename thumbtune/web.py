@@ -162,7 +162,7 @@ def read_titles(text: str) -> list[str]:
     Raises:
         QuestionError: there is none, or one is too long, or there are too many.
     """
-    titles = list(dict.fromkeys(line.strip() for line in text.splitlines() if not is_blank(line)))
+    titles = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not titles:
         raise QuestionError("There is no title yet. Type title ideas, one a line.")
     if len(titles) > MAX_TITLES:
