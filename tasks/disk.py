@@ -50,6 +50,16 @@ def _explained(error: Exception, workspace: Path) -> str | None:
     return None
 
 
+def disk_error(error: BaseException | None) -> BaseException | None:
+    """That error, or the one that it came from, which says that a disk is full."""
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in FULL or any(words in str(error) for words in NO_SPACE):
+            return error
+        error = error.__cause__
+    return None
+
+
 def _free(workspace: Path) -> str:
     try:
         return f"{shutil.disk_usage(workspace).free / 1e6:,.1f} MB free on its disk"

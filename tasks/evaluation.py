@@ -19,6 +19,7 @@ from tasks.freezing import freeze
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, EvaluationParameters
 from tasks.thumbnails import Example, load_image
+from tasks.titles import number_titles
 from tasks.towers import Precision
 from tasks.workspace import Table, Workspace
 
@@ -260,9 +261,7 @@ class RecallEvaluator(BaseEvaluator):
         self.parameters = parameters
         self.seed = seed
         self.primary_metric = article_key(split, "MRR")
-        self.texts = np.unique(
-            np.array([example.title for example in examples], dtype=object), return_inverse=True
-        )[1]
+        self.texts = number_titles([example.title for example in examples])
 
     def __call__(
         self,
@@ -326,7 +325,7 @@ class RecallEvaluator(BaseEvaluator):
     name="evaluate",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=4),
+    cache_key_fn=content_key(version=5),
 )
 def evaluate(
     workspace: Workspace,

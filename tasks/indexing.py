@@ -17,7 +17,7 @@ import mmap
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -51,6 +51,7 @@ from tasks.thumbnails import (
     load_cropped,
     verify,
 )
+from tasks.titles import is_blank
 from tasks.towers import pools_once
 from tasks.workspace import Table, Workspace, checksum
 
@@ -106,6 +107,18 @@ class Hit(BaseModel):
     cosine: float
 
 
+class Hits(list[Hit]):
+    """Pictures that were found, best first.
+
+    Attributes:
+        left_out: what became of nearer ones since they were indexed → how many.
+    """
+
+    def __init__(self, hits: Iterable[Hit], left_out: Mapping[str, int]) -> None:
+        super().__init__(hits)
+        self.left_out = dict(left_out)
+
+
 class Indexed(BaseModel):
     """What became of an index."""
 
@@ -123,7 +136,7 @@ class Indexed(BaseModel):
 
 
 class LibraryError(UserError, ValueError):
-    """A folder holds no picture to index."""
+    """A folder holds no picture to index, or an index none that is still there."""
 
 
 class NoIndexError(UserError, ValueError):
@@ -245,33 +258,88 @@ class ThumbnailIndex:
         """All pictures, in the order of their numbers."""
         return [Entry.model_validate_json(line) for line in self.lines]
 
-    def search(self, query: Embeddings, top: int = 12) -> list[Hit]:
-        """The pictures nearest to a unit vector of the same model, best first."""
-        [rows], [cosines] = self.vectors.search(query.reshape(1, -1), top)
-        return [
-            self._hit(int(row), float(cosine)) for row, cosine in zip(rows, cosines, strict=True)
-        ]
+    def search(self, query: Embeddings, top: int = 12) -> Hits:
+        """The pictures nearest to a unit vector of the same model, best first.
 
-    def _hit(self, row: int, cosine: float) -> Hit:
-        entry = Entry.model_validate_json(self.lines[row])
-        image = str(entry.file(self.workspace))
-        return Hit(id=entry.id, title=entry.title, image=image, cosine=cosine)
+        Those that are gone or were changed since they were indexed are left out, and counted.
+
+        Raises:
+            LibraryError: that holds for all of them.
+        """
+        hits: list[Hit] = []
+        left_out: Counter[str] = Counter()
+        for entry, cosine in self._nearest(query.reshape(1, -1), top):
+            if state := self._state(entry):
+                left_out[state] += 1
+                continue
+            image = str(entry.file(self.workspace))
+            hits.append(Hit(id=entry.id, title=entry.title, image=image, cosine=cosine))
+            if len(hits) == top:
+                break
+        if not hits:
+            raise self._nothing_left(left_out)
+        return Hits(hits, left_out)
+
+    def _nearest(self, query: Embeddings, top: int) -> Iterator[tuple[Entry, float]]:
+        """The nearest pictures, each once: `top` of them are found at once, the others if need be.
+
+        Args:
+            query: shape (1, dimensions).
+        """
+        given: set[int] = set()
+        for search, count in (
+            (self.vectors.search, top),
+            (partial(exact_search, self.vectors.matrix), len(self)),
+        ):
+            [rows], [cosines] = search(query, count)
+            for row, cosine in zip(rows.tolist(), cosines.tolist(), strict=True):
+                if row not in given and cosine > -np.inf:  # of the graph's: it found fewer
+                    yield Entry.model_validate_json(self.lines[row]), cosine
+            given = set(rows.tolist())
+
+    def _state(self, entry: Entry) -> str:
+        """What became of a picture since it was indexed; empty if it is as it was."""
+        try:
+            file = entry.file(self.workspace)
+            if not file.is_file():
+                return "gone"
+            if not entry.digest or file_version(file) == entry.version:
+                return ""
+            same = hashlib.sha256(picture_bytes(file)).hexdigest() == entry.digest
+        except OSError:
+            return "gone"
+        except BadThumbnailError:  # it has become too large
+            return "changed"
+        return "" if same else "changed"
+
+    def _nothing_left(self, left_out: Mapping[str, int]) -> LibraryError:
+        first = Entry.model_validate_json(self.lines[0]).image
+        return LibraryError(
+            f"None of the {len(self)} indexed pictures is as it was ({counted(left_out)}), such as "
+            f"{first}. If their folder was moved or is not mounted, bring it back; `thumbtune "
+            "index` with the folder as it is now makes the index anew."
+        )
 
 
-def search_words(index: ThumbnailIndex, matcher: Matcher, words: str, top: int = 12) -> list[Hit]:
+def counted(left_out: Mapping[str, int]) -> str:
+    """What was left out, in words, such as "2 gone, 1 changed"."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+
+
+def search_words(index: ThumbnailIndex, matcher: Matcher, words: str, top: int = 12) -> Hits:
     """The pictures that fit an idea best.
 
     Raises:
         TitleError: there are no words.
     """
-    if not words.strip():
+    if is_blank(words):
         raise TitleError("words: there are none. Say what the picture should show.")
     return index.search(matcher.embed_titles([words])[0], top)
 
 
 def search_picture(
     index: ThumbnailIndex, matcher: Matcher, picture: Image.Image, top: int = 12
-) -> list[Hit]:
+) -> Hits:
     """The pictures most like one."""
     return index.search(matcher.embed_images([picture])[0], top)
 

@@ -5,6 +5,7 @@ channel itself does: the pairs of its valid and test splits, which the model was
 and its titles.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -30,6 +31,7 @@ from tasks.thumbnails import (
     letterbox,
     verify,
 )
+from tasks.titles import is_blank, same_title
 from tasks.towers import Precision
 from tasks.workspace import Workspace
 
@@ -68,10 +70,10 @@ class OwnPairs(NamedTuple):
 
     cosines: Embeddings
     """Of the pairs that the model was not trained on, ascending."""
-    titles: dict[str, int]
-    """All titles of the channel → row of their vectors."""
+    titles: dict[str, list[int]]
+    """`same_title` of all titles of the channel → rows of their vectors, one for each spelling."""
     vectors: Embeddings
-    """Unit vectors, shape (titles, dimensions)."""
+    """Unit vectors, shape (spellings, dimensions)."""
 
 
 def read_picture(
@@ -200,7 +202,7 @@ class Matcher:
         if not titles:
             raise TitleError("titles: there is none. Give at least one.")
         for place, title in enumerate(titles, 1):
-            if not title.strip():
+            if is_blank(title):
                 raise TitleError(f"titles: number {place} of {len(titles)} is empty. Leave it out.")
         return embed_titles(self.model, titles)
 
@@ -233,8 +235,8 @@ class Matcher:
             return Fit(title=title, cosine=cosine, percentile=None, rank=None, of=None)
         lower = int(np.searchsorted(self.own.cosines, cosine))
         others = self.own.vectors @ image
-        if title in self.own.titles:  # it does not compete with itself
-            others = np.delete(others, self.own.titles[title])
+        own = self.own.titles.get(same_title(title), [])  # it does not compete with itself
+        others = np.delete(others, own)
         return Fit(
             title=title,
             cosine=cosine,
@@ -265,7 +267,10 @@ def _own_pairs(
     images, vectors = embed_examples(reader, workspace, examples, titles)
     own = vectors[[place[example.title] for example in examples]]
     held_out = [example.split != "train" for example in examples]
-    return OwnPairs(np.sort((images * own).sum(axis=1)[held_out]), place, vectors)
+    spellings: defaultdict[str, list[int]] = defaultdict(list)
+    for row, title in enumerate(titles):
+        spellings[same_title(title)].append(row)
+    return OwnPairs(np.sort((images * own).sum(axis=1)[held_out]), dict(spellings), vectors)
 
 
 def examples_of(workspace: Workspace, version: Version) -> list[Example]:

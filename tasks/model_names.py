@@ -1,11 +1,14 @@
 """What the name of a model may mean, as far as that shows without the hub and without PyTorch."""
 
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from tasks.errors import UserError
+
+Kind = Literal["model", "dataset"]
 
 
 class ModelNotFoundError(UserError):
@@ -27,7 +30,7 @@ def folder_named(name: str, parameter: str) -> Path | None:
             validate_repo_id(name)
             return None
     except (HFValidationError, OSError, RuntimeError):  # a name too long, a home that nobody has
-        raise not_found(name, parameter) from None
+        raise ModelNotFoundError(neither_here_nor_there(name, parameter)) from None
     if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
         raise ModelNotFoundError(
             f"{parameter}: the folder {name} holds no model (neither modules.json nor "
@@ -36,9 +39,9 @@ def folder_named(name: str, parameter: str) -> Path | None:
     return folder
 
 
-def not_found(name: str, parameter: str) -> ModelNotFoundError:
-    """The error for a name that is neither here nor on the hub."""
-    return ModelNotFoundError(
-        f"{parameter}: {name!r} is neither a folder here nor a model on the Hugging Face hub. "
-        "Check the spelling; for a private model set HF_TOKEN."
+def neither_here_nor_there(name: str, parameter: str, kind: Kind = "model") -> str:
+    """What to say of a name under which there is nothing that this user may see."""
+    return (
+        f"{parameter}: {name!r} is neither a folder here nor a {kind} on the Hugging Face hub. "
+        f"Check the spelling; for a private {kind} set HF_TOKEN."
     )

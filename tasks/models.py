@@ -10,12 +10,9 @@ import httpx2
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
 )
 from prefect import task
 from prefect.tasks import exponential_backoff
@@ -25,7 +22,8 @@ from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
 from tasks.errors import UserError
-from tasks.model_names import ModelNotFoundError, folder_named, not_found
+from tasks.hub_errors import hub_problem
+from tasks.model_names import ModelNotFoundError, folder_named
 from tasks.retries import only_on
 from tasks.workspace import Workspace
 
@@ -124,8 +122,8 @@ def _download(name: str, parameter: str, commit: str | None = None) -> Path:
         listed = HfApi().model_info(name, revision=commit).siblings or []
         ignored = not_needed([sibling.rfilename for sibling in listed])
         return Path(snapshot_download(name, revision=commit, ignore_patterns=ignored))
-    except HFValidationError:
-        raise not_found(name, parameter) from None
+    except HFValidationError as error:
+        raise _explained(error, name, parameter) from None
     except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         try:
             return _cached(name)
@@ -161,32 +159,10 @@ def not_needed(files: Sequence[str]) -> list[str]:
 
 def _explained(error: Exception, name: str, parameter: str) -> Exception:
     """The error to raise for one of huggingface_hub, when there is no cached snapshot either."""
-    if isinstance(error, GatedRepoError):
-        return ModelNotFoundError(
-            f"{parameter}: {name} is gated on the Hugging Face hub. Ask for access on its page "
-            "and set HF_TOKEN to a token that has it."
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return not_found(name, parameter)
-    if isinstance(error, OfflineModeIsEnabled):
-        return ModelNotFoundError(
-            f"{parameter}: {name} is not in the local cache and HF_HUB_OFFLINE is set. Run once "
-            "without HF_HUB_OFFLINE, or give the folder of a model that is on this machine."
-        )
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if status in (401, 403):
-        return ModelNotFoundError(
-            f"{parameter}: the Hugging Face hub refused {name} (HTTP {status}). Set HF_TOKEN to a "
-            "valid token that may read it, or unset HF_TOKEN for a public model."
-        )
-    cause = f"HTTP {status}" if status else type(error).__name__
-    if status and status < 500 and status not in (408, 429):
-        return ModelNotFoundError(f"{parameter}: the Hugging Face hub refused {name} ({cause}).")
-    return HubUnreachableError(
-        f"{parameter}: {name} is not in the local cache and the Hugging Face hub does not "
-        f"answer ({cause}). Check the network, or give the folder of a model that is on this "
-        "machine."
-    )
+    problem = hub_problem(error, name, parameter, "model")
+    if problem is None:
+        return error
+    return (HubUnreachableError if problem.may_pass else ModelNotFoundError)(problem.message)
 
 
 def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> Path:

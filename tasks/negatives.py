@@ -12,6 +12,7 @@ from tasks.errors import UserError
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, NegativesParameters
 from tasks.splits import SplitVideo
+from tasks.titles import number_titles
 from tasks.workspace import Table, Workspace
 
 BLOCK = 512
@@ -87,7 +88,7 @@ def _given(videos: Sequence[SplitVideo]) -> list[str | None]:
 def _mine(
     titles: Sequence[str], vectors: Embeddings, parameters: NegativesParameters, seed: int
 ) -> Rows:
-    texts = np.unique(np.array(titles, dtype=object), return_inverse=True)[1]
+    texts = number_titles(titles)
     if len(texts) and texts.max() == 0:
         raise NoNegativeError(
             f"negatives: all {len(titles)} titles that a negative may come from are the same "
@@ -200,7 +201,7 @@ def _members(texts: Rows) -> list[Rows]:
     name="mine-negatives",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def mine_negatives(
     workspace: Workspace,

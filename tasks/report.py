@@ -24,6 +24,7 @@ from tasks.figures import (
     worst_misses,
 )
 from tasks.parameters import SPLITS, TrainParameters
+from tasks.splits import leakage
 from tasks.sweep import RecipeComparison, Sweep, Trial
 from tasks.thumbnails import Example
 from tasks.training import TrainedModel
@@ -220,12 +221,18 @@ def report_html(
     fine_tuned: Evaluation,
     misses: Sequence[Miss],
     curve: bytes,
+    leak: str | None = None,
 ) -> str:
-    """The report as one page that needs no other file; titles are escaped."""
+    """The report as one page that needs no other file; titles are escaped.
+
+    Args:
+        leak: what is to say of titles that stand in train and outside of it.
+    """
     comparisons = compare(untouched, fine_tuned)
     on_test = {row.metric: row for row in comparisons if row.split == "test"}
     template = html_templates("tasks").get_template("report.html.jinja")
     return template.render(
+        leak=leak,
         channel=short_name(parameters.source, parameters.channel or "the sample channel"),
         base=untouched.model.name,
         trained=trained,
@@ -268,13 +275,13 @@ def write_report(
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model."""
     folder = trained.folder(workspace)
-    misses = worst_misses(
-        workspace.read_table(examples, Example),
-        workspace.read_table(fine_tuned.predictions, Prediction),
-    )
+    rows = workspace.read_table(examples, Example)
+    misses = worst_misses(rows, workspace.read_table(fine_tuned.predictions, Prediction))
     curve = loss_curve(trained.history, trained.best_epoch)
     metrics = metrics_json(trained, untouched, fine_tuned, funnel)
-    page = report_html(workspace, parameters, funnel, trained, untouched, fine_tuned, misses, curve)
+    told = leakage(rows, parameters.split.method)
+    models = (trained, untouched, fine_tuned)
+    page = report_html(workspace, parameters, funnel, *models, misses, curve, told)
     contents = {
         "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
         "parameters.json": parameters.model_dump_json(indent=1).encode(),

@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import pandas as pd
 from prefect import task
@@ -13,6 +13,7 @@ from tasks.caching import content_key
 from tasks.errors import UserError
 from tasks.parameters import SPLITS, SplitParameters
 from tasks.sources import Video
+from tasks.titles import same_title
 from tasks.workspace import Table, Workspace
 
 Split = Literal["train", "valid", "test"]
@@ -28,6 +29,10 @@ class SplitTooSmallError(UserError, ValueError):
     """A split has too few videos to train or measure on."""
 
 
+class SplitsNotGivenError(ValueError):
+    """The videos did not come with the splits that `split.method` given needs."""
+
+
 def split_videos(
     videos: Sequence[Video], parameters: SplitParameters, seed: int
 ) -> list[SplitVideo]:
@@ -35,6 +40,7 @@ def split_videos(
 
     Raises:
         SplitTooSmallError: a split has fewer than `parameters.min_rows` videos.
+        SplitsNotGivenError: the method is `given`, and a video or a split is missing.
     """
     match parameters.method:
         case "hash":
@@ -54,19 +60,21 @@ def split_videos(
 def hash_splits(videos: Sequence[Video], train: float, valid: float) -> list[Split]:
     """Place each video by a hash, so that it keeps its split as the channel grows.
 
-    Videos of equal title go together, placed by the id of the oldest one: a later video joins it,
-    and an edited title moves no other video. Without dates they are placed by their title.
+    Videos of equal title (`same_title`) go together, placed by the id of the oldest one: a later
+    video joins it, and an edited title moves no other video. Without dates they are placed by their
+    title, as it is spelled first in the order of characters.
     """
     groups: defaultdict[str, list[Video]] = defaultdict(list)
-    for video in videos:
-        groups[video.title].append(video)
+    titles = [same_title(video.title) for video in videos]
+    for title, video in zip(titles, videos, strict=True):
+        groups[title].append(video)
     places = {title: _unit_hash(_group_key(group)) for title, group in groups.items()}
-    return [_split_at(places[video.title], train, valid) for video in videos]
+    return [_split_at(places[title], train, valid) for title in titles]
 
 
 def _group_key(group: Sequence[Video]) -> str:
     dated = [(video.published_at, video.id) for video in group if video.published_at]
-    return f"id:{min(dated)[1]}" if dated else f"title:{group[0].title}"
+    return f"id:{min(dated)[1]}" if dated else f"title:{min(video.title for video in group)}"
 
 
 def _unit_hash(key: str) -> float:
@@ -95,15 +103,42 @@ def given_splits(videos: Sequence[Video]) -> list[Split]:
     """The splits that a hub dataset came with.
 
     Raises:
-        ValueError: a video has none.
+        SplitsNotGivenError: a video has none of train, valid and test, or one of them has no video.
     """
-    splits = [video.split for video in videos if video.split]
-    if len(splits) < len(videos):
-        raise ValueError(
-            f"split.method is `given`, but {len(videos) - len(splits)} of {len(videos)} videos "
-            "came without a split (train, valid or test). Choose split.method hash or shuffle."
+    found = Counter(video.split or "no split" for video in videos)
+    wrong = found.total() - sum(found[split] for split in SPLITS)
+    empty = [split for split in SPLITS if videos and not found[split]]
+    missing = [f"{wrong} of {len(videos)} videos came without a split (train, valid or test)"]
+    missing = (missing if wrong else []) + [f"none came in {split}" for split in empty]
+    if missing:
+        counts = ", ".join(f"{name} {count}" for name, count in found.items())
+        raise SplitsNotGivenError(
+            f"split.method is `given`, but {', '.join(missing)}; the dataset has: {counts}. Choose "
+            "split.method hash or shuffle, or name the dataset's splits train, validation and test."
         )
-    return splits
+    return cast("list[Split]", [video.split for video in videos])
+
+
+def seen_in_train(rows: Sequence[SplitVideo]) -> dict[str, int]:
+    """How many videos of valid and of test have a title that a video of train has too."""
+    trained = {same_title(row.title) for row in rows if row.split == "train"}
+    return {
+        split: sum(row.split == split and same_title(row.title) in trained for row in rows)
+        for split in ("valid", "test")
+    }
+
+
+def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
+    """What to say of titles that stand in train and outside of it; None if there are none."""
+    seen = seen_in_train(rows)
+    if not any(seen.values()):
+        return None
+    counts = " and ".join(f"{count} of {split}" for split, count in seen.items() if count)
+    return (
+        f"The titles of {counts} are in train too (case and invisible characters do not count), so "
+        f"what is measured there is too good. split.method is {method}; hash keeps equal titles "
+        "together."
+    )
 
 
 def check_sizes(rows: Sequence[SplitVideo], min_rows: int) -> None:
@@ -124,11 +159,13 @@ def check_sizes(rows: Sequence[SplitVideo], min_rows: int) -> None:
     name="split-videos",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def split(workspace: Workspace, videos: Table, parameters: SplitParameters, seed: int) -> Table:
     """Divide a table of `Video` into splits: a table of `SplitVideo`."""
     rows = split_videos(workspace.read_table(videos, Video), parameters, seed)
     sizes: Counter[str] = Counter(row.split for row in rows)
     get_run_logger().info("Split: %s", ", ".join(f"{name} {sizes[name]}" for name in SPLITS))
+    if told := leakage(rows, parameters.method):
+        get_run_logger().warning(told)
     return workspace.write_table("splits", rows)

@@ -30,6 +30,7 @@ from tasks.parameters import (
     TrainParameters,
 )
 from tasks.thumbnails import Example
+from tasks.titles import number_titles
 from tasks.towers import Precision
 from tasks.training import fine_tune, set_parameters, trainable_parameters
 from tasks.workspace import Table, Workspace, fingerprint
@@ -191,7 +192,7 @@ def folds_of(examples: Sequence[Example], folds: int, seed: int) -> list[list[Ex
     rows = [row for row in examples if row.split != "test"]
     if folds == 1:
         return [rows]
-    titles = [row.title for row in rows]
+    titles = number_titles([row.title for row in rows])
     parts = GroupKFold(folds, shuffle=True, random_state=seed).split(rows, groups=titles)
     return [
         [
@@ -329,7 +330,7 @@ def compare(
     name="search-hyperparameters",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def search_hyperparameters(
     workspace: Workspace,
@@ -372,7 +373,7 @@ def search_hyperparameters(
     name="compare-recipes",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def compare_recipes(
     workspace: Workspace,

@@ -15,7 +15,7 @@ from tasks.identifying import resolve
 from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import folder_stamp, list_folder
-from tasks.sources.hub import list_hub
+from tasks.sources.hub import list_hub, local_folder
 from tasks.sources.youtube import (
     QUOTA_UNITS,
     ChannelNotFoundError,
@@ -27,6 +27,7 @@ from tasks.sources.youtube import (
     open_listing,
     origin_of,
 )
+from tasks.titles import is_blank
 from tasks.workspace import Table, Workspace
 
 
@@ -42,11 +43,12 @@ def list_videos(
     """
     unusable: Counter[str] = Counter()
     work = ""
+    notes: list[str] = []
     match source:
         case "youtube":
             videos, unusable, work = _list_youtube(workspace, channel or "", parameters)
         case "hub":
-            videos = list_hub(workspace, channel or "")
+            videos = list_hub(workspace, channel or "", notes.append)
         case _:
             videos, unusable = list_folder(_folder(source, channel))
     kept, more = keep_long_form(videos, parameters.min_duration_seconds)
@@ -58,7 +60,7 @@ def list_videos(
             f"channel: none of {dropped.total()} videos can be used ({reasons or 'none found'}). "
             "Choose another channel, or lower videos.min_duration_seconds."
         )
-    return Listing(videos=kept, dropped=dict(dropped), work=work)
+    return Listing(videos=kept, dropped=dict(dropped), work=work, notes=notes)
 
 
 def listed_as(workspace: Workspace, source: str, channel: str | None) -> str | None:
@@ -79,7 +81,7 @@ def end_listing(
 def keep_long_form(
     videos: list[Video], min_duration_seconds: float
 ) -> tuple[list[Video], Counter[str]]:
-    """Keep videos that are long enough, have a title and a thumbnail, and come once."""
+    """Keep videos that are long enough, have an id, a title and a thumbnail, and come once."""
     kept: dict[str, Video] = {}
     dropped: Counter[str] = Counter()
     for video in videos:
@@ -87,7 +89,9 @@ def keep_long_form(
             dropped["listed twice"] += 1
         elif video.duration_seconds is not None and video.duration_seconds < min_duration_seconds:
             dropped[f"shorter than {min_duration_seconds:g} s"] += 1
-        elif not video.title:
+        elif not video.id:
+            dropped["no id"] += 1
+        elif is_blank(video.title):
             dropped["no title"] += 1
         elif not video.thumbnails:
             dropped["no thumbnail"] += 1
@@ -128,7 +132,7 @@ def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
 
 
-_inputs_key = content_key(version=3)
+_inputs_key = content_key(version=4)
 
 
 def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -136,9 +140,16 @@ def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]
     free = {"expiration_hours": 0.0, "daily_quota": 1}  # these change nothing in the list
     asked = parameters["parameters"].model_copy(update=free)
     key = _inputs_key(context, {**parameters, "parameters": asked})
-    folder = _folder(parameters["source"], parameters["channel"])
-    local = parameters["source"] != "youtube" and folder.is_dir()
-    return f"{key}-{folder_stamp(folder)[:16]}" if local else key
+    folder = _local_folder(parameters["source"], parameters["channel"])
+    return f"{key}-{folder_stamp(folder)[:16]}" if folder else key
+
+
+def _local_folder(source: str, channel: str | None) -> Path | None:
+    """The folder that videos are read from, if there is one."""
+    if source == "hub":
+        return local_folder(channel or "")[0]
+    folder = _folder(source, channel)
+    return folder if source != "youtube" and folder.is_dir() else None
 
 
 @task(
@@ -157,4 +168,6 @@ def fetch_videos(
     get_run_logger().info(
         "Videos: %d found, %d kept (left out: %s)", found, len(listing.videos), reasons or "none"
     )
+    for note in listing.notes:
+        get_run_logger().warning(note)
     return workspace.write_table("videos", listing.videos, listing.dropped, listing.work)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tasks.matching import Matcher
 from tasks.registry import Registry, Version
+from tasks.thumbnails import Example
 from tasks.workspace import Workspace
 from tests.test_registry import add
 from tests.test_thumbnails import encoded, picture
@@ -164,6 +165,37 @@ def test_a_folder_is_indexed_once_and_then_searched(
     assert (whole["pictures"], whole["added"]) == (40, 40)
     by_model = thumbtune(workspace, "index", folder, "--model", "sample", "--json")
     assert json.loads(by_model.stdout)["added"] == 1
+
+
+@pytest.mark.usefixtures("version")
+def test_deleted_pictures_of_an_indexed_folder_are_not_shown(
+    workspace: Workspace, image: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "library"
+    folder.mkdir()
+    Path(image).rename(folder / "a.jpg")
+    (folder / "b.jpg").write_bytes(encoded(picture(seed=5)))
+    thumbtune(workspace, "index", str(folder))
+    (folder / "a.jpg").unlink()
+    done = thumbtune(workspace, "search", "anything", "--folder", str(folder), "--json")
+    assert [hit["title"] for hit in json.loads(done.stdout)] == ["b"]
+    assert (
+        f"Left out, since the index was made: 1 gone; `thumbtune index {folder}` br" in done.stderr
+    )
+    (folder / "b.jpg").unlink()
+    none = thumbtune(workspace, "search", "anything", "--folder", str(folder))
+    assert none.exit_code == 1
+    assert none.stderr.startswith("thumbtune: None of the 2 indexed pictures is as it was (2 gone)")
+
+
+def test_deleted_pictures_of_the_channel_are_not_shown(
+    workspace: Workspace, version: Version
+) -> None:
+    first = workspace.read_table(version.examples, Example)[0]
+    (workspace.root / first.image).unlink()
+    done = thumbtune(workspace, "search", "anything", "--top=99", "--json")
+    assert len(json.loads(done.stdout)) == 39
+    assert "Left out, since the index was made: 1 picture gone;" in done.stderr
 
 
 @pytest.mark.usefixtures("version")

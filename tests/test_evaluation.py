@@ -8,11 +8,15 @@ from sklearn.metrics import top_k_accuracy_score
 
 from tasks.evaluation import (
     Embeddings,
+    RecallEvaluator,
     bootstrap_intervals,
     random_rank_metrics,
     rank_candidates,
     ranking_metrics,
 )
+from tasks.parameters import EvaluationParameters
+from tasks.thumbnails import Example
+from tasks.workspace import Workspace
 
 
 def unit_vectors(rows: int, seed: int, dimensions: int = 16) -> Embeddings:
@@ -45,6 +49,16 @@ def test_an_equal_title_of_another_video_counts_as_right() -> None:
     assert rank_candidates(images, titles, np.arange(3), np.arange(3)).rank.tolist() == [2, 2, 1]
     same = np.array([0, 0, 1])
     assert rank_candidates(images, titles, same, same).rank.tolist() == [1, 1, 1]
+
+
+def test_a_title_in_another_spelling_counts_as_ones_own(workspace: Workspace) -> None:
+    titles = ["A robot", "a ROBOT\u200b", "B"]
+    rows = [
+        Example(id=title, title=title, title_neg=None, thumbnails={}, split="test", image="")
+        for title in titles
+    ]
+    evaluator = RecallEvaluator(workspace, rows, "test", EvaluationParameters(), seed=0)
+    assert evaluator.texts.tolist() == [0, 0, 1]
 
 
 def test_a_model_that_embeds_everything_alike_earns_nothing() -> None:

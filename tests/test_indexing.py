@@ -23,7 +23,9 @@ from tasks.indexing import (
     Entry,
     LibraryError,
     NoIndexError,
+    ThumbnailIndex,
     Vectors,
+    _Files,
     channel_place,
     exact_search,
     folder_place,
@@ -38,6 +40,7 @@ from tasks.indexing import (
 from tasks.matching import Matcher, TitleError, examples_of
 from tasks.models import load_model
 from tasks.registry import Version
+from tasks.sources.folder import file_version
 from tasks.thumbnails import load_image
 from tasks.workspace import Table, Workspace
 from tests.small_channel import add_version
@@ -205,6 +208,64 @@ def test_a_folder_that_is_a_channel_has_the_titles_of_its_manifest(
     assert {entry.id: entry.title for entry in index.entries} == {
         row["id"]: row["title"] for row in rows
     }
+
+
+def test_pictures_that_are_gone_or_changed_are_left_out_and_counted(
+    workspace: Workspace, matcher: Matcher, library: Path
+) -> None:
+    index_folder(workspace, library, matcher)
+    index = open_index(workspace, folder_place(matcher.fingerprint, library))
+    wanted = matcher.read_picture(library / "e.png")
+    order = [hit.id for hit in search_picture(index, matcher, wanted)]
+    first, second, third, fourth, fifth = order
+    (library / first).unlink()
+    (library / second).write_bytes(encoded(picture(seed=20)))
+    os.utime(library / third, (0, 0))  # touched, but the same picture
+
+    hits = search_picture(index, matcher, wanted, top=2)
+    assert [hit.id for hit in hits] == [third, fourth]
+    assert hits.left_out == {"gone": 1, "changed": 1}
+    assert [hit.id for hit in search_picture(index, matcher, wanted)] == [third, fourth, fifth]
+
+    library.rename(library.with_name("moved"))
+    with pytest.raises(
+        LibraryError, match=r"None of the 5 .* \(5 gone\), such as .*`thumbtune ind"
+    ):
+        search_words(index, matcher, "a red car")
+
+
+@given(gone=st.sets(st.integers(0, 39)), top=st.integers(1, 50), with_a_graph=st.booleans())
+def test_as_many_as_asked_are_found_however_many_are_gone(
+    tmp_path_factory: pytest.TempPathFactory, gone: set[int], top: int, with_a_graph: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("library")
+    entries = [
+        Entry(id=str(n), title="", image=str(folder / str(n)), digest=str(n)) for n in range(40)
+    ]
+    entries.sort(key=lambda entry: entry.number)
+    for n in set(range(40)) - gone:
+        (folder / str(n)).touch()
+    entries = [e.model_copy(update={"version": file_version(Path(e.image))}) for e in entries]
+    vectors = Vectors(np.array([entry.number for entry in entries]), unit_vectors(40), None)
+    if with_a_graph:
+        vectors = with_graph(vectors.numbers, vectors.matrix, None)
+    lines = [entry.model_dump_json().encode() for entry in entries]
+    index = ThumbnailIndex(
+        Workspace.open(folder / "w"), lines, vectors, _Files(entries="", vectors="")
+    )
+    query = unit_vectors(1, seed=1)[0]
+    if len(gone) == 40:
+        with pytest.raises(LibraryError, match="40 gone"):
+            index.search(query, top)
+        return
+    hits = index.search(query, top)
+    best = np.argsort(-(vectors.matrix @ query), kind="stable")
+    there = [entries[row].id for row in best if int(entries[row].id) not in gone]
+    assert [hit.id for hit in hits] == there[:top]
+    before = [entries[row].id for row in best].index(hits[-1].id) if len(there) >= top else 40
+    assert hits.left_out.get("gone", 0) == sum(
+        int(entries[row].id) in gone for row in best[:before]
+    )
 
 
 def test_only_new_and_changed_pictures_of_a_folder_are_read_and_embedded(

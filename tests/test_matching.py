@@ -71,6 +71,16 @@ def test_a_title_of_the_channel_does_not_compete_with_itself(
     assert {fit.of for fit in fits} == {39}
 
 
+def test_a_title_of_the_channel_in_another_spelling_does_not_compete_with_itself(
+    workspace: Workspace, matcher: Matcher, examples: list[Example]
+) -> None:
+    image = load_image(workspace, examples[0])
+    title = examples[5].title
+    assert {fit.of for fit in matcher.rank_titles(image, [title.upper(), f"\u200b{title} "])} == {
+        39
+    }
+
+
 def test_titles_come_the_best_first_with_the_same_scores(
     workspace: Workspace, matcher: Matcher, examples: list[Example]
 ) -> None:
@@ -145,8 +155,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_empty_titles_are_refused(matcher: Matcher) -> None:
-    with pytest.raises(TitleError, match="number 2 of 2 is empty"):
-        matcher.rank_titles(picture(), ["good", " \n"])
+    for nothing in (" \n", "\u200b\ufe0f", "\u3164"):
+        with pytest.raises(TitleError, match="number 2 of 2 is empty"):
+            matcher.rank_titles(picture(), ["good", nothing])
     with pytest.raises(TitleError, match="there is none"):
         matcher.rank_titles(picture(), [])
 

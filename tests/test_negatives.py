@@ -171,6 +171,14 @@ def test_a_negative_is_another_title_of_its_split_and_each_serves_once_where_it_
     assert all(pair.title_neg != pair.title for pair in pairs)
 
 
+@pytest.mark.parametrize("method", ["least_similar", "hard", "random"])
+def test_a_title_is_never_its_own_negative_in_another_spelling(method: str) -> None:
+    rows = videos("r" * 4, ["A robot", "a ROBOT", "A\u200b robot\ufe0f", "B"])
+    pairs = pair_titles(rows, NegativesParameters(method=method), 42, embed)  # type: ignore[arg-type]
+    assert [pair.title_neg for pair in pairs[:3]] == ["B"] * 3
+    assert pairs[3].title_neg != "B"
+
+
 @given(texts=texts_of_two_or_more, seed=st.integers(0, 5), order=st.randoms())
 def test_the_hardest_negative_does_not_depend_on_the_order_of_the_videos(
     texts: Rows, seed: int, order: Random

@@ -1,6 +1,7 @@
 """How videos are divided into train, valid and test."""
 
 from datetime import date, timedelta
+from hashlib import sha256
 from random import Random
 
 import pandas as pd
@@ -10,7 +11,17 @@ from hypothesis import strategies as st
 
 from tasks.parameters import SplitParameters
 from tasks.sources import Video
-from tasks.splits import SplitTooSmallError, hash_splits, shuffled_splits, split_videos
+from tasks.splits import (
+    SplitsNotGivenError,
+    SplitTooSmallError,
+    SplitVideo,
+    hash_splits,
+    leakage,
+    seen_in_train,
+    shuffled_splits,
+    split_videos,
+)
+from tasks.titles import same_title
 
 
 def video(number: int, title: str | None = None, published: str | None = None) -> Video:
@@ -50,6 +61,34 @@ def test_hash_keeps_a_videos_split_as_the_channel_grows(old: list[str], new: lis
 def test_hash_keeps_equal_titles_together(names: list[str]) -> None:
     splits = hash_splits([video(n, title) for n, title in enumerate(names)], 0.5, 0.25)
     assert len({*zip(names, splits, strict=True)}) == len(set(names))
+
+
+spelled = st.sampled_from(["A robot", "a ROBOT", "A\u200b robot ", "Ａ robot", "é", "E\u0301", "b"])
+
+
+@given(names=st.lists(spelled, min_size=2), dated=st.booleans())
+def test_hash_keeps_titles_together_that_differ_in_case_or_invisibly(
+    names: list[str], dated: bool
+) -> None:
+    channel = [video(n, title) for n, title in enumerate(names)]
+    if not dated:
+        channel = [each.model_copy(update={"published_at": None}) for each in channel]
+    splits = hash_splits(channel, 0.5, 0.25)
+    keys = [same_title(name) for name in names]
+    assert len({*zip(keys, splits, strict=True)}) == len(set(keys))
+
+
+@given(names=st.lists(titles, min_size=2), dated=st.booleans())
+def test_hash_places_videos_whose_titles_are_equal_to_the_letter_as_ever(
+    names: list[str], dated: bool
+) -> None:
+    channel = [video(n, title) for n, title in enumerate(names)]
+    channel = [v if dated else v.model_copy(update={"published_at": None}) for v in channel]
+    splits = hash_splits(channel, 0.5, 0.25)
+    for place, name in enumerate(names):
+        key = f"id:id-{names.index(name)}" if dated else f"title:{name}"
+        at = int.from_bytes(sha256(key.encode()).digest()[:6], "big") / 2**48
+        assert splits[place] == ("train" if at < 0.5 else "valid" if at < 0.75 else "test")
 
 
 @given(names=st.lists(titles), dated=st.lists(st.booleans(), min_size=30), order=st.randoms())
@@ -116,6 +155,30 @@ def test_given_splits_are_taken_as_they_came() -> None:
 def test_given_splits_that_are_missing_are_an_error_with_the_mend() -> None:
     with pytest.raises(ValueError, match=r"split\.method is `given`, but 3 of 3 videos"):
         split_videos([video(n) for n in range(3)], SplitParameters(method="given"), seed=0)
+
+
+def test_a_given_split_without_a_video_is_an_error_that_counts_the_splits() -> None:
+    rows = [video(n).model_copy(update={"split": name}) for n, name in enumerate(["train"] * 9)]
+    with pytest.raises(
+        SplitsNotGivenError,
+        match=r"none came in valid, none came in test; the dataset has: train 9\. Choose",
+    ):
+        split_videos(rows, SplitParameters(method="given"), seed=0)
+
+
+def test_titles_on_both_sides_of_a_split_are_counted_and_told() -> None:
+    names = ["A", "B", "a", "C", "\u200bb", "D"]
+    splits = ["train", "train", "valid", "valid", "test", "test"]
+    rows = [
+        SplitVideo(**{**dict(video(n, name)), "split": split})
+        for n, (name, split) in enumerate(zip(names, splits, strict=True))
+    ]
+    assert seen_in_train(rows) == {"valid": 1, "test": 1}
+    told = leakage(rows, "shuffle")
+    assert told
+    assert told.startswith("The titles of 1 of valid and 1 of test are in train too")
+    assert "split.method is shuffle; hash keeps equal titles together" in told
+    assert leakage(rows[::2][:1] + rows[3:4], "shuffle") is None
 
 
 def test_a_split_that_is_too_small_is_an_error_that_gives_the_sizes() -> None:

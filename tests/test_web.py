@@ -19,17 +19,20 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from flows.train_flow import train
 from tasks.indexing import Entry, NoIndexError, channel_place, index_channel
-from tasks.matching import Fit, Matcher
+from tasks.matching import Fit, Matcher, examples_of
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.browser import chromium
+from tests.reverse_proxy import ReverseProxy
 from tests.small_channel import make_examples
 from tests.test_report import NASTY, Tags
 from thumbtune.web import (
     AddressError,
     Champion,
     QuestionError,
+    found,
+    host_names,
     html,
     in_words,
     read_titles,
@@ -46,7 +49,8 @@ expect.set_options(timeout=30_000)
 class Site:
     """The page as `thumbtune web` serves it, and the channel behind it."""
 
-    def __init__(self, workspace: Workspace, temporary: Path) -> None:
+    def __init__(self, workspace: Workspace, temporary: Path, *options: str) -> None:
+        self.options = options
         self.workspace = workspace
         self.registry = Registry(workspace, "sample", None)
         self.temporary = temporary
@@ -58,7 +62,7 @@ class Site:
 
     def start(self, stderr: int | None = None) -> subprocess.Popen[str]:
         """`thumbtune web` on this site's port; what it says goes to the test's own stderr."""
-        command = [sys.executable, "-m", "thumbtune.cli", "web", "--source=sample"]
+        command = [sys.executable, "-m", "thumbtune.cli", "web", "--source=sample", *self.options]
         return subprocess.Popen(
             [*command, f"--port={self.port}", f"--workspace={self.workspace.root}"],
             cwd=ROOT,
@@ -381,6 +385,81 @@ def test_another_sites_name_for_this_machine_is_refused(site: Site) -> None:
     for host, status in (("localhost", 200), ("evil.example", 400)):
         answer = requests.get(site.url, headers={"Host": f"{host}:{site.port}"}, timeout=30)
         assert answer.status_code == status
+
+
+def test_behind_a_proxy_the_page_works_below_a_path(
+    site: Site, browser: Browser, tmp_path: Path
+) -> None:
+    options = ("--root-path=/thumbtune", "--allowed-host=page.localhost")
+    other = Site(site.workspace, tmp_path, *options)
+    assert other.process.stdout
+    other.process.stdout.readline()
+    with ReverseProxy("/thumbtune", other.port) as proxy:
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        address = f"http://page.localhost:{proxy.port}/thumbtune/"
+        page.goto(address)
+        expect(page.get_by_role("heading", name="sample")).to_be_visible()
+        example = site.test_rows()[0]
+        give_picture(page, site.workspace.root / example.image)
+        titles = [example.title, *OTHERS]
+        rows = match(page, titles)
+        picture = load_image(site.workspace, example)
+        assert_shows(rows, site.fits(picture, titles), site.fits(picture, titles, untouched=True))
+        page.close()
+        assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+        for host, status in (("page.localhost", 200), ("evil.example", 400)):
+            answer = requests.get(
+                f"http://127.0.0.1:{proxy.port}/thumbtune/", headers={"Host": host}, timeout=30
+            )
+            assert answer.status_code == status
+    assert other.stop() in (0, 130)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "names"),
+    [
+        ("127.0.0.1", [], ["127.0.0.1", "localhost", "127.0.0.1"]),
+        ("127.0.0.1", ["Example.org"], ["127.0.0.1", "localhost", "127.0.0.1", "example.org"]),
+        ("0.0.0.0", [], ["*"]),
+        ("0.0.0.0", ["*.lan"], ["127.0.0.1", "localhost", "0.0.0.0", "*.lan"]),
+    ],
+)
+def test_the_page_is_asked_for_by_these_names(
+    host: str, allowed: list[str], names: list[str]
+) -> None:
+    assert host_names(host, allowed) == names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root_path": "https://example.org/x"}, "--root-path: .* such as /thumbtune"),
+        ({"root_path": "/a b"}, "--root-path: '/a b' is no path"),
+        ({"allowed_hosts": ["https://example.org"]}, "--allowed-host: .* is no host name"),
+        ({"allowed_hosts": ["example.org:8080"]}, "without https://, port and path"),
+        ({"allowed_hosts": ["ex*mple.org"]}, "is no host name"),
+    ],
+)
+def test_a_path_or_name_that_is_none_gets_a_message(
+    workspace: Workspace, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AddressError, match=message):
+        serve(workspace, Registry(workspace, "sample", None), **options)
+
+
+def test_pictures_that_are_gone_are_left_out_and_told(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    [first, second, *_] = examples_of(workspace, version)
+    (workspace.root / first.image).unlink()
+    assert "Left out, since the index was made: 1 picture gone." in found(champion, "a", None, 48)
+    (workspace.root / second.image).unlink()
+    shown = found(champion, "a", None, 48)
+    assert "1 picture gone, 1 gone." in shown
+    assert shown.count("<figure") == 38
 
 
 def test_a_taken_port_gets_a_message(site: Site) -> None:

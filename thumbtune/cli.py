@@ -202,6 +202,7 @@ def search(
     with errors_in_words():
         from tasks.indexing import (
             channel_place,
+            counted,
             folder_place,
             index_channel,
             open_index,
@@ -210,17 +211,19 @@ def search(
         )
 
         asked = (model, channel, source, workspace)
+        gone: dict[str, int] = {}
         if folder:
             place, matcher = _for_folder(*asked)
             index = open_index(place, folder_place(matcher.fingerprint, folder))
         else:
             place, version, matcher = _by_champion(*asked)
-            index_channel(place, version, matcher)
+            gone = index_channel(place, version, matcher).dropped
             index = open_index(place, channel_place(matcher.fingerprint, version))
         if image:
             hits = search_picture(index, matcher, matcher.read_picture(image), top)
         else:
             hits = search_words(index, matcher, words or "", top)
+        _say_left_out(counted({**gone, **hits.left_out}), folder)
     if as_json:
         _print_json([hit.model_dump() for hit in hits])
         return
@@ -231,6 +234,15 @@ def search(
     for hit in hits:
         table.add_row(f"{hit.cosine:.3f}", Text(hit.title), Text(hit.image))
     Console().print(table)
+
+
+def _say_left_out(counts: str, folder: Path | None) -> None:
+    """Tell of pictures that are not shown, on standard error: JSON stays JSON."""
+    if not counts:
+        return
+    mend = f"`thumbtune index {folder}` brings the index up to date"
+    mend = mend if folder else "training fetches again what can be fetched"
+    typer.echo(f"Left out, since the index was made: {counts}; {mend}.", err=True)
 
 
 @app.command()
@@ -379,13 +391,20 @@ def web(
         str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
+    root_path: Annotated[
+        str, typer.Option(help="Behind a reverse proxy: the path it serves, such as /thumbtune.")
+    ] = "",
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Behind a reverse proxy: the name it is asked by; several are possible."),
+    ] = None,
 ) -> None:
     """Serve a page on which to match titles, search thumbnails and read the report."""
     with errors_in_words():
         registry = registry_at(workspace, source, channel)
         from thumbtune.web import serve
 
-        serve(registry.workspace, registry, host, port)
+        serve(registry.workspace, registry, host, port, root_path, allowed_host or ())
 
 
 if __name__ == "__main__":

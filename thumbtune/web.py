@@ -6,6 +6,7 @@ in an `html_template` of Gradio's, `${…}` in a title would run as JavaScript.
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,9 +27,11 @@ from tasks.errors import UserError
 from tasks.figures import as_jpeg
 from tasks.indexing import (
     Hit,
+    Indexed,
+    LibraryError,
     NoIndexError,
     ThumbnailIndex,
-    channel_place,
+    counted,
     index_channel,
     open_index,
     search_picture,
@@ -46,6 +49,7 @@ from tasks.matching import (
 from tasks.registry import Registry, Version
 from tasks.report import data_uri, html_templates
 from tasks.thumbnails import Example, load_image
+from tasks.titles import is_blank
 from tasks.workspace import Workspace
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read while Gradio is imported
@@ -103,7 +107,7 @@ class Champion:
         self.workspace = workspace
         self.registry = registry
         self._matcher = lru_cache(2)(self._load)  # before and after training
-        self._place = cache(self._index)
+        self._indexed = cache(self._index)
         self._opened = lru_cache(1)(self._open)
 
     def version(self) -> Version:
@@ -126,7 +130,7 @@ class Champion:
         Raises:
             NoIndexError: it is gone or damaged.
         """
-        place = self._place(self.version().number)
+        place = self._indexed(self.version().number).folder
         names = b""
         with suppress(OSError):
             names = self.workspace.read(f"{place}/index.json")
@@ -135,10 +139,13 @@ class Champion:
     def _open(self, place: str, names: bytes) -> ThumbnailIndex:
         return open_index(self.workspace, place)
 
-    def _index(self, number: int) -> str:
+    def gone(self) -> dict[str, int]:
+        """Why pictures of the channel are not in its index → how many."""
+        return self._indexed(self.version().number).dropped
+
+    def _index(self, number: int) -> Indexed:
         version, matcher = self.registry.version(number), self._matcher(number, False)
-        index_channel(self.workspace, version, matcher)
-        return channel_place(matcher.fingerprint, version)
+        return index_channel(self.workspace, version, matcher)
 
     def unseen_pairs(self) -> int:
         """How many pairs of the channel it was not trained on."""
@@ -211,6 +218,10 @@ def html(template: str, **values: Any) -> str:
     return _templates().get_template(f"{template}.html.jinja").render(**values)
 
 
+TOLD = (QuestionError, NoModelError, NoIndexError, LibraryError, PictureError, TitleError)
+"""The errors whose message is for the page's user."""
+
+
 def told(answer: Callable[..., str]) -> Callable[..., str]:
     """What an event shows: its answer, or in the same place what kept it from one."""
 
@@ -218,7 +229,7 @@ def told(answer: Callable[..., str]) -> Callable[..., str]:
     def event(*arguments: Any) -> str:
         try:
             return answer(*arguments)
-        except (QuestionError, NoModelError, NoIndexError, PictureError, TitleError) as problem:
+        except TOLD as problem:
             return html("problem", message=str(problem))
 
     return event
@@ -251,16 +262,17 @@ def ranking(champion: Champion, upload: dict[str, Any] | None, text: str) -> str
 
 def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: int) -> str:
     """The channel's thumbnails nearest to words or to an uploaded picture."""
-    if words.strip() and upload:
+    if not is_blank(words) and upload:
         raise QuestionError("Words and a picture were given. Clear one of them.")
-    if not words.strip() and not upload:
+    if is_blank(words) and not upload:
         raise QuestionError("There is nothing to search for yet. Type words, or give a picture.")
     matcher, index, top = champion.matcher(), champion.index(), min(max(1, int(top)), MAX_FOUND)
     if upload:
         hits = search_picture(index, matcher, read_upload(upload, matcher), top)
     else:
         hits = search_words(index, matcher, words, top)
-    return html("found", hits=[(_shown(hit, matcher), hit) for hit in hits])
+    left_out = counted({**champion.gone(), **hits.left_out})
+    return html("found", hits=[(_shown(hit, matcher), hit) for hit in hits], left_out=left_out)
 
 
 def _shown(hit: Hit, matcher: Matcher) -> str | None:
@@ -420,23 +432,62 @@ def _check_address(host: str, port: int) -> None:
         ) from None
 
 
+def _checked_path(root_path: str) -> str:
+    """The path below which a proxy serves the page, as /path; empty for the root."""
+    path = root_path.strip("/")
+    if not re.fullmatch(r"[\w.~/-]*", path) or "//" in path:
+        raise AddressError(
+            f"--root-path: {root_path!r} is no path. Give the part of the page's address that "
+            "follows the host's name, such as /thumbtune."
+        )
+    return f"/{path}" if path else ""
+
+
+def host_names(host: str, allowed: Sequence[str]) -> list[str]:
+    """The names by which the page may be asked for; * is any.
+
+    Another site's name, pointed at this machine, would let that site's scripts read the page. So
+    there are only those of this machine and `allowed` ones, unless the page is open to others.
+    """
+    for name in allowed:
+        if not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name):
+            raise AddressError(
+                f"--allowed-host: {name!r} is no host name. Give it alone, such as example.org "
+                "or *.example.org, without https://, port and path."
+            )
+    if host not in LOOPBACK and not allowed:
+        return ["*"]
+    return [*LOOPBACK, host, *(name.lower() for name in allowed)]
+
+
 def serve(
-    workspace: Workspace, registry: Registry, host: str = "127.0.0.1", port: int = 7860
+    workspace: Workspace,
+    registry: Registry,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    root_path: str = "",
+    allowed_hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page until the process is told to stop.
 
+    Args:
+        root_path: below which a reverse proxy serves it, such as /thumbtune; the proxy takes it
+            away from what it hands on.
+        allowed_hosts: names by which the proxy is asked.
+
     Raises:
-        AddressError: the port is taken, or the host is not this machine.
+        AddressError: the port is taken, the host is not this machine, or the path or a name is
+            none.
     """
+    root_path, names = _checked_path(root_path), host_names(host, allowed_hosts)
     _check_address(host, port)
-    # another site's name, pointed at this machine, would let that site's scripts read the page
-    names = LOOPBACK if host in LOOPBACK else ("*",)
-    only_by_name = Middleware(TrustedHostMiddleware, allowed_hosts=names)
+    only_by_name = Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed
     page = build_page(workspace, registry)
     page.launch(
         server_name=host,
         server_port=port,
+        root_path=root_path,
         app_kwargs={"middleware": [only_by_name]},
         share=False,
         max_file_size=MAX_UPLOAD,

@@ -1,6 +1,6 @@
 """Where videos come from. Each source lists a channel's videos as a `Listing`."""
 
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import isodate
 from pydantic import BaseModel, ConfigDict
@@ -25,8 +25,8 @@ class Video(BaseModel):
     """None where the source does not tell; such a video passes the long-form filter."""
     published_at: str | None = None
     """ISO 8601, UTC."""
-    split: Literal["train", "valid", "test"] | None = None
-    """Only from a hub dataset that came with splits."""
+    split: str | None = None
+    """Only from a hub dataset that came with splits: train, valid, test, or as it calls another."""
     title_neg: str | None = None
     """Only from a hub dataset that came with negatives."""
 
@@ -38,6 +38,8 @@ class Listing(BaseModel):
     dropped: dict[str, int] = {}
     work: str = ""
     """What was asked of the source, in words."""
+    notes: list[str] = []
+    """What was read otherwise than as it stands, for the log."""
 
 
 def parse_duration(text: str, unknown: T) -> float | T:
