@@ -18,6 +18,7 @@ from tasks.models import resolve
 from tasks.parameters import SweepParameters, parse_command_line, takes
 from tasks.report import write_sweep
 from tasks.sweep import RecipeResult, compare_recipes, search_hyperparameters
+from tasks.videos import check_files
 from tasks.workspace import Workspace
 
 
@@ -42,6 +43,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
     """The story from top to bottom."""
+    check_files(parameters, get_run_logger().warning)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives

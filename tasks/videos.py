@@ -10,9 +10,9 @@ from prefect.logging import get_run_logger
 
 from sample import CHANNEL
 from tasks.caching import content_key
-from tasks.parameters import VideosParameters
+from tasks.parameters import TrainParameters, VideosParameters
 from tasks.sources import Listing, SourceError, Video
-from tasks.sources.folder import folder_stamp, list_folder
+from tasks.sources.folder import Tell, check_pictures, folder_stamp, list_folder
 from tasks.sources.hub import list_hub
 from tasks.sources.youtube import (
     QUOTA_UNITS,
@@ -45,7 +45,9 @@ def list_videos(
         case "hub":
             videos = list_hub(workspace, channel or "")
         case _:
-            videos, unusable = list_folder(_folder(source, channel))
+            notes: list[str] = []
+            videos, unusable = list_folder(_folder(source, channel), notes.append)
+            work = " ".join(notes)
     kept, more = keep_long_form(videos, parameters.min_duration_seconds)
     dropped = unusable + more
     if not kept:
@@ -113,7 +115,20 @@ def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
 
 
-_inputs_key = content_key(version=3)
+def check_files(parameters: TrainParameters, tell: Tell) -> None:
+    """Look at a folder's pictures before anything is downloaded; other sources have none yet.
+
+    Raises:
+        SourceError: the folder cannot be listed, or too many pictures are not there.
+    """
+    if parameters.source in ("folder", "sample"):
+        folder = _folder(parameters.source, parameters.channel)
+        videos, _ = list_folder(folder)
+        kept, _ = keep_long_form(videos, parameters.videos.min_duration_seconds)
+        check_pictures(folder, kept, parameters.thumbnails, tell)
+
+
+_inputs_key = content_key(version=4)
 
 
 def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
@@ -139,7 +154,10 @@ def fetch_videos(
     listing = list_videos(workspace, source, channel, parameters)
     found = len(listing.videos) + sum(listing.dropped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in listing.dropped.items())
-    get_run_logger().info(
+    logger = get_run_logger()
+    if listing.work and source == "folder":
+        logger.warning(listing.work)
+    logger.info(
         "Videos: %d found, %d kept (left out: %s)", found, len(listing.videos), reasons or "none"
     )
     return workspace.write_table("videos", listing.videos, listing.dropped, listing.work)

@@ -44,7 +44,7 @@ from tasks.matching import (
 )
 from tasks.registry import Registry, Version, short_name
 from tasks.report import data_uri, html_templates
-from tasks.thumbnails import Example, load_image
+from tasks.thumbnails import BadThumbnailError, Example, load_image
 from tasks.workspace import Workspace
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read while Gradio is imported
@@ -295,7 +295,7 @@ def choose(champion: Champion) -> tuple[list[tuple[Image.Image, str]], list[Exam
     shown, examples = [], []
     try:
         for example in champion.choices():
-            with suppress(OSError):
+            with suppress(OSError, BadThumbnailError):
                 shown.append((_preview(champion.workspace, example), example.title))
                 examples.append(example)
     except NoModelError as problem:
