@@ -29,8 +29,9 @@ class Info(NamedTuple):
         The file's time is cut to seconds: of files that were copied together, it tells no more.
         """
         epoch = self.fields.get("epoch")
-        known = isinstance(epoch, int | float) and not isinstance(epoch, bool)
-        return float(max(0, min(epoch, 1e18)) if known else int(self.file.stat().st_mtime))
+        if isinstance(epoch, int | float) and not isinstance(epoch, bool):
+            return float(max(0, min(epoch, 1e18)))
+        return float(int(self.file.stat().st_mtime))
 
 
 def read_folder(
