@@ -29,6 +29,7 @@ from tasks.parameters import SweepParameters, takes
 from tasks.preflight import check_search
 from tasks.report import left_out, write_sweep
 from tasks.sweep import RecipeResult, compare_recipes, search_hyperparameters
+from tasks.videos import check_files
 from tasks.workspace import Workspace
 
 
@@ -56,6 +57,7 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
     """The story from top to bottom."""
+    check_files(parameters, get_run_logger().warning)
     identify(workspace, parameters)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)

@@ -43,7 +43,7 @@ from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
 from tasks.towers import Precision
 from tasks.training import train_model
-from tasks.videos import end_listing, fetch_videos, listed_as
+from tasks.videos import check_files, end_listing, fetch_videos, listed_as
 from tasks.workspace import Table, Workspace
 
 
@@ -94,6 +94,7 @@ def train_and_promote(
     workspace: Workspace, parameters: TrainParameters, registry: Registry
 ) -> TrainRun:
     """The story from top to bottom."""
+    check_files(parameters, get_run_logger().warning)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     funnel, examples, work = collect(workspace, parameters, stages, text_model)

@@ -42,11 +42,11 @@ from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
 from tasks.parameters import ThumbnailsParameters
 from tasks.registry import Version, registry_name
 from tasks.sources import Video
-from tasks.sources.folder import MANIFESTS, PICTURES, file_version, list_folder
+from tasks.sources.folder import is_channel, is_local, list_folder
+from tasks.sources.pictures import ENDINGS, file_version, files_below
 from tasks.thumbnails import (
     BadThumbnailError,
     ThumbnailBatch,
-    as_rgb,
     letterbox,
     load_cropped,
     verify,
@@ -428,8 +428,8 @@ def list_pictures(
         The entries, and reason → number of pictures that cannot be used.
     """
     entries: list[Entry] = []
-    dropped: Counter[str] = Counter()
-    for id_, title, file in tqdm(_titled(folder), desc="Reading pictures"):
+    titled, dropped = _titled(folder)
+    for id_, title, file in tqdm(titled, desc="Reading pictures"):
         known = earlier.get(str(file))
         if known and known.version == file_version(file):
             entries.append(known.model_copy(update={"id": id_, "title": title}))
@@ -449,21 +449,22 @@ def list_pictures(
     return entries, dict(dropped)
 
 
-def _titled(folder: Path) -> list[tuple[str, str, Path]]:
-    """Id, title and file of each picture."""
+def _titled(folder: Path) -> tuple[list[tuple[str, str, Path]], Counter[str]]:
+    """Id, title and file of each picture, and reason → number of those that are left out."""
     if not folder.is_dir():
         raise LibraryError(f"folder: there is no folder {folder}. Give an existing one.")
-    if any((folder / name).exists() for name in MANIFESTS) or any(folder.glob("*.info.json")):
-        videos, _ = list_folder(folder)
-        return [(video.id, video.title, Path(video.thumbnails["file"])) for video in videos]
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in PICTURES)
-    return [(str(file.relative_to(folder)), file.stem, file) for file in files]
+    if is_channel(folder):
+        videos, dropped = list_folder(folder)
+        local = [(v.id, v.title, Path(v.thumbnails["file"])) for v in videos if is_local(v)]
+        return local, dropped + Counter({"URL, no file of the folder": len(videos) - len(local)})
+    pictures = [folder / name for name in files_below(folder) if name.lower().endswith(ENDINGS)]
+    return [(str(file.relative_to(folder)), file.stem, file) for file in pictures], Counter()
 
 
 def _entry(id_: str, title: str, file: Path, parameters: ThumbnailsParameters) -> Entry:
     version = file_version(file)
     data = picture_bytes(file)
-    image = as_rgb(verify(data, parameters.max_megapixels))
+    image = verify(data, parameters.max_megapixels)
     crop = letterbox(image) if parameters.crop_letterbox else None
     digest = hashlib.sha256(data).hexdigest()
     return Entry(id=id_, title=title, image=str(file), crop=crop, digest=digest, version=version)

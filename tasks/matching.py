@@ -89,7 +89,7 @@ def read_picture(
     """
     name = "picture" if isinstance(source, bytes) else f"picture {source}"
     try:
-        image = as_rgb(verify(picture_bytes(source), max_megapixels))
+        image = verify(picture_bytes(source), max_megapixels)
     except OSError as error:
         raise PictureError(
             f"{name}: cannot be read ({error.strerror}). Give the path of a picture."

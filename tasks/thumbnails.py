@@ -7,6 +7,7 @@ which URL gave it, so that a second run downloads nothing.
 import hashlib
 import io
 import json
+import re
 import time
 import warnings
 from collections import Counter
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import requests
 import urllib3
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
@@ -40,13 +41,52 @@ from tasks.sources import Video
 from tasks.splits import check_sizes
 from tasks.workspace import Table, Workspace, fingerprint
 
-FORMATS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif"}
-"""Picture types that are accepted, with the ending of their files."""
+ENDINGS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif"}
+"""Picture types that are accepted, with the ending of their files; MPO begins as JPEG."""
+
+BEGINNINGS = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WebP": rb"RIFF....WEBP",
+    "GIF": rb"GIF8[79]a",
+    "AVIF": rb"....ftyp(avif|avis|....(....)*?avi[fs])",
+    "HEIC": rb"....ftyp(hei[cfmsx]|hev[cmx]|mif1|msf1)",
+    "a video": rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI ",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
+    "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  ",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "BMP": rb"BM....\0\0\0\0",
+    "a Photoshop file": rb"8BPS",
+    "an icon": rb"\0\0[\x01\x02]\0",
+    "PDF": rb"%PDF",
+    "a ZIP archive": rb"PK\x03\x04",
+}
+"""Type → how its files begin."""
 
 MAX_BYTES = 20_000_000
 TOO_LARGE = "larger than 20 MB"
+NO_PICTURE = "not a JPEG, PNG, WebP or GIF picture"
+BROKEN = "truncated or corrupt picture"
+MOST_MEGAPIXELS = 178  # beyond twice Image.MAX_IMAGE_PIXELS Pillow opens nothing
+MAX_SIDE = 16_384  # pixels
+MAX_ASPECT = 10
+"""CLIP scales the shorter side to 224 pixels and cuts out the square in the middle. Of a picture
+that is longer than this it sees less than a tenth, and pays for all: 600,000 x 32 pixels would
+become 4.2 million x 224, which takes gigabytes."""
+
 MIN_SIDE = 32  # pixels; the smallest that YouTube makes is 120x90
 PLACEHOLDER = (120, 90)  # size of the grey picture that YouTube shows for a missing thumbnail
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF's orientation → what makes the picture upright."""
+
 DARK = 24  # of 255; JPEG noise keeps a black bar from being exactly 0
 
 
@@ -106,50 +146,97 @@ class TooManyBadThumbnailsError(UserError):
 
 
 def verify(data: bytes, max_megapixels: float) -> Image.Image:
-    """Decode a picture in full, or say what is wrong with it.
+    """Decode a picture in full as the later steps will, or say what is wrong with it.
+
+    Returns:
+        The picture as `as_rgb` gives it.
 
     Raises:
-        BadThumbnailError: not a picture, of another type, too large or small, cut short, or
+        BadThumbnailError: not a picture, of another type, too large, long or small, cut short, or
             YouTube's grey placeholder.
     """
+    kind = kind_of(data)
+    if kind not in ENDINGS:
+        raise BadThumbnailError(NO_PICTURE + (f" but {kind}" if kind else ""))
+    limit = min(max_megapixels, MOST_MEGAPIXELS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # we measure it below
-            image = Image.open(io.BytesIO(data), formats=list(FORMATS))
+        with _opened(io.BytesIO(data)) as image:
+            _check_size(image.size, limit)
+            picture = as_rgb(image)
+    except BadThumbnailError:
+        raise
     except Image.DecompressionBombError:
-        raise BadThumbnailError(f"more than {max_megapixels:g} megapixels") from None
-    except Exception:
-        raise BadThumbnailError("not a JPEG, PNG, WebP or GIF picture") from None
-    if image.width * image.height > max_megapixels * 1e6:
-        raise BadThumbnailError(f"more than {max_megapixels:g} megapixels")
-    if min(image.size) < MIN_SIDE:
-        raise BadThumbnailError(f"smaller than {MIN_SIDE} pixels")
-    try:
-        image.load()
+        raise BadThumbnailError(f"more than {limit:g} megapixels") from None
     except Exception:  # whatever a decoder makes of a stranger's bytes
-        raise BadThumbnailError("truncated or corrupt picture") from None
-    if is_placeholder(image):
+        raise BadThumbnailError(BROKEN) from None
+    if is_placeholder(picture):
         raise BadThumbnailError("grey placeholder")
-    return image
+    return picture
+
+
+def kind_of(data: bytes) -> str | None:
+    """The type that a file's first bytes tell, whatever its name says; None if it is unknown."""
+    head = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for kind, beginning in BEGINNINGS.items():
+        if re.match(beginning, head, re.DOTALL):
+            return kind
+    words = head.lower() if head.startswith(b"<") else b""
+    marks = {b"<svg": "SVG", b"<html": "a web page", b"<!doctype html": "a web page"}
+    return next((kind for mark, kind in marks.items() if mark in words), None)
+
+
+def _check_size(size: tuple[int, int], max_megapixels: float) -> None:
+    width, height = size
+    if width * height > max_megapixels * 1e6:
+        raise BadThumbnailError(f"more than {max_megapixels:g} megapixels")
+    if min(size) < MIN_SIDE:
+        raise BadThumbnailError(f"smaller than {MIN_SIDE} pixels")
+    if max(size) > MAX_SIDE:
+        raise BadThumbnailError(f"longer than {MAX_SIDE} pixels")
+    if max(size) > MAX_ASPECT * min(size):
+        raise BadThumbnailError(f"more than {MAX_ASPECT} times as long as wide")
+
+
+def _opened(file: io.BytesIO) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of large pictures, which we measure, and of odd metadata
+        return Image.open(file, formats=["JPEG", "PNG", "WEBP", "GIF"])
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture as a browser shows it: upright, its first frame, 8 bits, on white."""
-    image = ImageOps.exif_transpose(image)
+    """A picture as a browser shows it: upright, its first frame, 8 bits, on white.
+
+    It carries no metadata, so that it is not turned twice.
+    """
+    turn = TURNS.get(_orientation(image))
+    image = image if turn is None else image.transpose(turn)
     if image.mode.startswith("I;16"):  # Pillow would cut off at 255 instead of scaling
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         picture = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), picture).convert("RGB")
-    return image.convert("RGB")
+    picture = image.convert("RGB")
+    picture.info.clear()
+    return picture
 
 
-def is_placeholder(image: Image.Image) -> bool:
-    """Whether this is the grey 120x90 picture that YouTube serves for a missing thumbnail."""
-    if image.size != PLACEHOLDER:
+def _orientation(image: Image.Image) -> int:
+    """EXIF's number of how the camera was held; 1, upright, where the metadata is damaged."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a browser shows the picture all the same
+        return 1
+
+
+def is_placeholder(picture: Image.Image) -> bool:
+    """Whether this is the grey 120x90 picture that YouTube serves for a missing thumbnail.
+
+    Args:
+        picture: as `as_rgb` gives it.
+    """
+    if picture.size != PLACEHOLDER:
         return False
-    pixels = np.asarray(as_rgb(image), np.int16)
-    return int(np.ptp(pixels, axis=2).max()) <= 12
+    return int(np.ptp(np.asarray(picture, np.int16), axis=2).max()) <= 12
 
 
 def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
@@ -178,9 +265,18 @@ def load_image(workspace: Workspace, example: Example) -> Image.Image:
 
 
 def load_cropped(file: Path, crop: tuple[int, int, int, int] | None) -> Image.Image:
-    """A picture as RGB, without its letterbox."""
-    with Image.open(file) as image:
-        picture = as_rgb(image)
+    """A picture as RGB, without its letterbox.
+
+    Raises:
+        OSError: there is no such file.
+        BadThumbnailError: it was damaged after it was verified.
+    """
+    stored = io.BytesIO(file.read_bytes())
+    try:
+        with _opened(stored) as image:
+            picture = as_rgb(image)
+    except Exception:  # as in `verify`, which lets nothing pass that cannot be read here
+        raise BadThumbnailError(f"{file.name}: {BROKEN}") from None
     return picture.crop(crop) if crop else picture
 
 
@@ -217,14 +313,14 @@ class ThumbnailStore:
 
     def _get(self, video_id: str, place: str, is_local: bool) -> Thumbnail:
         data = self._local_file(place) if is_local else self._remote_file(place)
-        image = verify(data, self.parameters.max_megapixels)
+        picture = verify(data, self.parameters.max_megapixels)
         digest = hashlib.sha256(data).hexdigest()
-        path = f"thumbnails/{digest[:2]}/{digest}.{FORMATS[image.format or '']}"
+        path = f"thumbnails/{digest[:2]}/{digest}.{ENDINGS[kind_of(data) or '']}"
         self.workspace.write_file(path, data)
         if not is_local:
             index = json.dumps({"url": place, "image": path, "sha256": digest})
             self.workspace.write(_index_path(place), index.encode())
-        crop = letterbox(as_rgb(image)) if self.parameters.crop_letterbox else None
+        crop = letterbox(picture) if self.parameters.crop_letterbox else None
         return Thumbnail(video_id=video_id, image=path, crop=crop)
 
     def _remote_file(self, url: str) -> bytes:
@@ -314,7 +410,7 @@ def examples_of(
     name="fetch-thumbnails",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2, ignore=["refresh"]),
+    cache_key_fn=content_key(version=3, ignore=["refresh"]),
 )
 def fetch_thumbnails(
     workspace: Workspace,

@@ -12,9 +12,9 @@ from sample import CHANNEL
 from tasks.caching import content_key
 from tasks.channels import forget_channel, identify_here
 from tasks.identifying import resolve
-from tasks.parameters import VideosParameters
+from tasks.parameters import TrainParameters, VideosParameters
 from tasks.sources import Listing, SourceError, Video
-from tasks.sources.folder import folder_stamp, list_folder
+from tasks.sources.folder import Tell, check_pictures, folder_stamp, list_folder
 from tasks.sources.hub import list_hub, local_folder
 from tasks.sources.youtube import (
     QUOTA_UNITS,
@@ -50,7 +50,7 @@ def list_videos(
         case "hub":
             videos = list_hub(workspace, channel or "", notes.append)
         case _:
-            videos, unusable = list_folder(_folder(source, channel))
+            videos, unusable = list_folder(_folder(source, channel), notes.append)
     kept, more = keep_long_form(videos, parameters.min_duration_seconds)
     dropped = unusable + more
     if not kept:
@@ -132,6 +132,19 @@ def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
 
 
+def check_files(parameters: TrainParameters, tell: Tell) -> None:
+    """Look at a folder's pictures before anything is downloaded; other sources have none yet.
+
+    Raises:
+        SourceError: the folder cannot be listed, or too many pictures are not there.
+    """
+    if parameters.source in ("folder", "sample"):
+        folder = _folder(parameters.source, parameters.channel)
+        videos, _ = list_folder(folder)
+        kept, _ = keep_long_form(videos, parameters.videos.min_duration_seconds)
+        check_pictures(folder, kept, parameters.thumbnails, tell)
+
+
 _inputs_key = content_key(version=4)
 
 
@@ -165,9 +178,10 @@ def fetch_videos(
     listing = list_videos(workspace, source, channel, parameters)
     found = len(listing.videos) + sum(listing.dropped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in listing.dropped.items())
-    get_run_logger().info(
+    logger = get_run_logger()
+    logger.info(
         "Videos: %d found, %d kept (left out: %s)", found, len(listing.videos), reasons or "none"
     )
     for note in listing.notes:
-        get_run_logger().warning(note)
+        logger.warning(note)
     return workspace.write_table("videos", listing.videos, listing.dropped, listing.work)

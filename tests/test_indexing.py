@@ -268,6 +268,31 @@ def test_as_many_as_asked_are_found_however_many_are_gone(
     )
 
 
+def test_what_a_folder_holds_of_other_types_is_counted_by_type(
+    workspace: Workspace, matcher: Matcher, library: Path
+) -> None:
+    (library / "a.avif").write_bytes(encoded(picture(), "AVIF"))
+    (library / "deep" / "b.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (library / "c.tif").write_bytes(encoded(picture(), "TIFF"))
+    (library / "d.svg").write_bytes(b"<svg/>")
+    (library / "._a.jpg").write_bytes(b"of macOS")
+    no_picture = "not a JPEG, PNG, WebP or GIF picture"
+    types = {f"{no_picture} but {kind}": 1 for kind in ("AVIF", "HEIC", "TIFF", "SVG")}
+    done = index_folder(workspace, library, matcher)
+    assert (done.pictures, done.dropped) == (5, {no_picture: 1, **types})
+
+
+def test_what_a_channels_folder_lists_and_does_not_hold_is_counted(
+    workspace: Workspace, matcher: Matcher, library: Path
+) -> None:
+    images = ["a.jpg", "https://i.ytimg.com/vi/a/hq.jpg", "gone.jpg", "E.PNG"]
+    rows = [{"id": str(n), "title": "T", "image": image} for n, image in enumerate(images)]
+    (library / "manifest.json").write_text(json.dumps(rows))
+    done = index_folder(workspace, library, matcher)
+    assert done.pictures == 2
+    assert done.dropped == {"URL, no file of the folder": 1, "file missing or unreadable": 1}
+
+
 def test_only_new_and_changed_pictures_of_a_folder_are_read_and_embedded(
     workspace: Workspace, matcher: Matcher, library: Path
 ) -> None:

@@ -1,18 +1,20 @@
 """Fetching, checking and keeping thumbnails, from a real HTTP server and from files."""
 
-import contextlib
 import hashlib
 import io
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 from pytest_httpserver import HTTPServer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from werkzeug import Request, Response
 
 from tasks.negatives import Pair
@@ -29,6 +31,7 @@ from tasks.thumbnails import (
     examples_of,
     fetch_thumbnails,
     letterbox,
+    load_cropped,
     load_image,
     verify,
 )
@@ -183,6 +186,19 @@ def test_a_slow_drip_is_cut_off_at_the_time_limit(
     assert (thumbnail.dropped, thumbnail.may_come) == ("download timed out", True)
 
 
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def with_much_text() -> bytes:
+    text = PngImagePlugin.PngInfo()
+    for n in range(70):
+        text.add_text(f"key {n}", "y" * 1_000_000, zip=True)
+    return saved(picture(), "PNG", pnginfo=text)
+
+
 BAD = {
     "an HTML page": (b"<!doctype html><title>Sorry</title>", "not a JPEG, PNG, WebP or GIF"),
     "an SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "not a JPEG, PNG, WebP or GIF"),
@@ -192,6 +208,17 @@ BAD = {
     "truncated": (encoded(picture())[:-4000], "truncated or corrupt"),
     "too many pixels": (encoded(Image.new("L", (3000, 2000)), "PNG"), "more than 5 megapixels"),
     "a bomb": (encoded(Image.new("1", (20_000, 20_000)), "PNG"), "more than 5 megapixels"),
+    "AVIF": (encoded(picture(), "AVIF"), "not a JPEG, PNG, WebP or GIF picture but AVIF"),
+    "HEIC": (
+        b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "not a JPEG, PNG, WebP or GIF picture but HEIC",
+    ),
+    "TIFF": (encoded(picture(), "TIFF"), "not a JPEG, PNG, WebP or GIF picture but TIFF"),
+    "PDF": (encoded(picture(), "PDF"), "not a JPEG, PNG, WebP or GIF picture but PDF"),
+    "a video": (b"\0\0\0\x18ftypisom\0\0\0\0", "not a JPEG, PNG, WebP or GIF picture but a video"),
+    "a long row": (encoded(Image.new("L", (60_000, 40)), "PNG"), "longer than 16384 pixels"),
+    "a tall column": (encoded(Image.new("L", (40, 3_000)), "PNG"), "more than 10 times as long"),
+    "much text": (with_much_text(), "truncated or corrupt"),
     "tiny": (encoded(picture(20, 20)), "smaller than 32 pixels"),
     "YouTube's placeholder": (encoded(Image.new("RGB", (120, 90), "#ccc")), "grey placeholder"),
 }
@@ -208,17 +235,15 @@ def test_a_bad_picture_is_dropped_with_its_reason(
     assert str(thumbnail.dropped).startswith(reason)
 
 
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
 def turned() -> bytes:
     """As a camera held upright stores it: lying, with a note to turn it."""
+    return saved(picture().rotate(90, expand=True), "JPEG", exif=turned_exif(), quality=95)
+
+
+def turned_exif() -> bytes:
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation: turn clockwise
-    return saved(picture().rotate(90, expand=True), "JPEG", exif=exif.tobytes(), quality=95)
+    return exif.tobytes()
 
 
 def see_through(kind: str) -> Image.Image:
@@ -246,6 +271,20 @@ UNUSUAL = {
     "a transparent PNG": (saved(see_through("RGBA"), "PNG"), on_white()),
     "a palette with transparency": (saved(see_through("P"), "PNG"), on_white()),
     "a picture turned by EXIF": (turned(), picture()),
+    "a JPEG with a second picture (MPO)": (saved(picture(), "MPO", **ANIMATION), picture()),
+    "an animated PNG": (saved(picture(), "PNG", **ANIMATION), picture()),
+    "EXIF that is cut short": (saved(picture(), "JPEG", exif=turned_exif()[:16]), picture()),
+    "EXIF of nonsense": (saved(picture(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff"), picture()),
+    "a broken colour profile": (saved(picture(), "JPEG", icc_profile=b"junk"), picture()),
+    "a PNG of one bit": (
+        saved(picture().convert("1"), "PNG", transparency=0),
+        Image.new("L", (480, 360), "white"),
+    ),
+    "a PNG with one clear colour": (saved(picture(), "PNG", transparency=(1, 2, 3)), picture()),
+    "grey with transparency": (
+        saved(see_through("RGBA").convert("LA"), "PNG"),
+        on_white().convert("L"),
+    ),
 }
 
 
@@ -264,27 +303,81 @@ def test_an_unusual_picture_is_read_as_a_browser_shows_it(
 def test_a_letterbox_is_cropped_in_the_upright_picture(
     httpserver: HTTPServer, get: Callable[..., Thumbnail]
 ) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
     lying = picture(bars=45).rotate(90, expand=True)
-    httpserver.expect_request("/a").respond_with_data(saved(lying, "JPEG", exif=exif.tobytes()))
+    httpserver.expect_request("/a").respond_with_data(saved(lying, "JPEG", exif=turned_exif()))
     assert get(httpserver.url_for("/a")).crop == (0, 45, 480, 315)
 
 
-KINDS = [encoded(picture(64, 48), kind) for kind in ("JPEG", "PNG", "WEBP", "GIF")]
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_turned_once_however_often_it_is_read(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = saved(picture(64, 48), "PNG", exif=exif.tobytes())
+    once = verify(data, 5)
+    shown = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert once.tobytes() == as_rgb(once).tobytes() == shown.tobytes()
 
 
-@settings(max_examples=300)
-@given(st.sampled_from(KINDS), st.data())
-def test_damaged_bytes_are_a_picture_or_a_reason_and_never_a_crash(
-    data: bytes, draw: st.DataObject
+def test_mpo_is_kept_as_jpeg(tmp_path: Path, get: Callable[..., Thumbnail]) -> None:
+    (tmp_path / "phone.jpg").write_bytes(saved(picture(), "MPO", **ANIMATION))
+    assert str(get(str(tmp_path / "phone.jpg")).image).endswith(".jpg")
+
+
+def test_the_type_is_that_of_the_bytes_whatever_the_name_says(
+    tmp_path: Path, get: Callable[..., Thumbnail]
 ) -> None:
-    damaged = bytearray(data[: draw.draw(st.integers(0, len(data)))])
+    (tmp_path / "a.png").write_bytes(encoded(picture()))
+    assert str(get(str(tmp_path / "a.png")).image).endswith(".jpg")
+
+
+def test_a_very_long_picture_is_refused_before_it_is_decoded() -> None:
+    head = struct.pack(">IIBBBBB", 600_000, 32, 8, 2, 0, 0, 0)  # 19 megapixels, and no pixel
+    check = struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    data = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR" + head + check + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+    with pytest.raises(BadThumbnailError, match="longer than 16384 pixels"):
+        verify(data, 20)
+
+
+KINDS = [saved(picture(64, 48), kind, quality=60) for kind in ("JPEG", "PNG", "WEBP", "GIF")]
+KINDS += [
+    saved(picture(64, 48), kind, save_all=True, append_images=[picture(64, 48, seed=1)])
+    for kind in ("MPO", "GIF", "WEBP", "PNG")
+]
+KINDS += [saved(picture(64, 48), "JPEG", exif=turned_exif(), icc_profile=b"x" * 50)]
+KINDS += [saved(picture(64, 48).quantize(8), "PNG", transparency=bytes(range(8)))]
+CLIP = CLIPImageProcessorPil()
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(KINDS), st.data())
+def test_damaged_bytes_are_a_reason_or_a_picture_that_every_later_step_can_read(
+    tmp_path: Path, data: bytes, draw: st.DataObject
+) -> None:
+    damaged = bytearray(data[: draw.draw(st.just(len(data)) | st.integers(0, len(data)))])
     for place in draw.draw(st.lists(st.integers(0, len(data) - 1), max_size=20)):
         if place < len(damaged):
             damaged[place] = draw.draw(st.integers(0, 255))
-    with contextlib.suppress(BadThumbnailError):
-        assert as_rgb(verify(bytes(damaged), 5)).mode == "RGB"
+    try:
+        checked = verify(bytes(damaged), 5)
+    except BadThumbnailError:
+        return
+    (tmp_path / "stored").write_bytes(damaged)
+    read = load_cropped(tmp_path / "stored", letterbox(checked))
+    assert (read.mode, as_rgb(read).tobytes()) == ("RGB", read.tobytes())
+    assert CLIP(read, return_tensors="pt")["pixel_values"].shape == (1, 3, 224, 224)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
+def test_a_picture_that_was_damaged_in_the_workspace_is_told_by_name(
+    tmp_path: Path, kind: str
+) -> None:
+    file = tmp_path / "stored"
+    for damaged in (b"", b"nothing", encoded(picture(), kind)[:200]):
+        file.write_bytes(damaged)
+        with pytest.raises(BadThumbnailError, match="stored: truncated or corrupt"):
+            load_cropped(file, None)
+    with pytest.raises(FileNotFoundError):
+        load_cropped(tmp_path / "gone", None)
 
 
 def test_a_colourful_picture_of_the_placeholders_size_is_kept() -> None:

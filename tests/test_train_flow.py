@@ -23,8 +23,10 @@ from tasks.indexing import channel_place, open_index
 from tasks.models import load_model
 from tasks.parameters import EvaluationParameters
 from tasks.registry import Registry
+from tasks.sources import SourceError
 from tasks.thumbnails import Example, TooManyBadThumbnailsError
 from tasks.workspace import Table, Workspace
+from tests.test_thumbnails import picture, saved
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -249,6 +251,42 @@ def test_the_articles_own_way_runs(options: dict[str, Any]) -> None:
     assert metrics_of(run)["rows"] == {"train": 42, "valid": 9, "test": 9}
     assert sorted(str(e.title_neg) for e in examples) == sorted(e.title for e in examples)
     assert all(example.crop is None for example in examples)
+
+
+def local_channel(folder: Path, missing: int) -> dict[str, Any]:
+    """Forty videos in a semicolon file, one of them with an MPO picture and one with an AVIF."""
+    folder.mkdir()
+    rows = ["Video ID;Title;Image"]
+    for n in range(40):
+        kind = {0: "MPO", 1: "AVIF"}.get(n, "JPEG")
+        more = {"save_all": True, "append_images": [picture()]} if kind == "MPO" else {}
+        if n < 40 - missing:
+            (folder / f"{n}.jpg").write_bytes(saved(picture(seed=n), kind, **more))
+        rows.append(f"{n};Title {n}, with a comma;{n}.JPG")
+    (folder / "manifest.csv").write_text("\n".join([*rows, ";;"]))
+    return {"source": "folder", "channel": str(folder)}
+
+
+def test_a_folder_trains_without_the_pictures_that_are_of_no_use(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    run = train(**{**options, **local_channel(tmp_path / "channel", missing=2)})
+    _, examples = examples_of(options)
+    assert {int(example.id) for example in examples} == {0, *range(2, 38)}
+    metrics = json.loads((Path(run.report).parent / "metrics.json").read_text())
+    assert metrics["data_funnel"][1]["dropped"] == {
+        "thumbnail: not a JPEG, PNG, WebP or GIF picture but AVIF": 1,
+        "thumbnail: file missing or unreadable": 2,
+    }
+
+
+def test_pictures_that_are_not_there_are_told_before_a_model_is_looked_for(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    nowhere = str(tmp_path / "no model")
+    lacking = {**options, **local_channel(tmp_path / "channel", missing=5), "model": nowhere}
+    with pytest.raises(SourceError, match=r"5 of 40 pictures are not in .*: '35\.JPG', '36\.JPG'"):
+        train(**lacking)
 
 
 @pytest.mark.usefixtures("channel")
