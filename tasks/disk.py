@@ -37,7 +37,7 @@ def disk_errors_explained(location: str) -> Iterator[None]:
 
 def _explained(error: Exception, workspace: Path) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
-    if number in FULL or any(words in str(error) for words in NO_SPACE):
+    if is_full(error):
         return (
             f"No space left in the workspace {workspace} ({_free(workspace)}). Free some, then run "
             "again: what is stored is kept."
@@ -48,6 +48,12 @@ def _explained(error: Exception, workspace: Path) -> str | None:
             "right to write there, or choose another workspace."
         )
     return None
+
+
+def is_full(error: Exception) -> bool:
+    """Whether an error is a disk's that has no space left."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in FULL or any(words in str(error) for words in NO_SPACE)
 
 
 def _free(workspace: Path) -> str:

@@ -325,7 +325,7 @@ class RecallEvaluator(BaseEvaluator):
     name="evaluate",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=4),
+    cache_key_fn=content_key(version=5),
 )
 def evaluate(
     workspace: Workspace,

@@ -10,7 +10,7 @@ from prefect.logging import get_run_logger
 from tasks.caching import content_key
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, NegativesParameters
-from tasks.splits import SplitVideo
+from tasks.splits import SplitVideo, shuffled_order
 from tasks.workspace import Table, Workspace
 
 BLOCK = 512
@@ -199,7 +199,7 @@ def _members(texts: Rows) -> list[Rows]:
     name="mine-negatives",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def mine_negatives(
     workspace: Workspace,
@@ -207,11 +207,14 @@ def mine_negatives(
     parameters: NegativesParameters,
     text_model: ModelReference | None,
     seed: int,
+    shuffled: bool,
 ) -> Table:
     """Pair a table of `SplitVideo` with negative titles: a table of `Pair`.
 
     Args:
         text_model: the model that compares titles; None for methods that need none.
+        shuffled: whether the pairs get the order of the shuffle that has split them. Negatives are
+            mined in the order of the list, as in the article.
     """
 
     def embed(titles: list[str]) -> Embeddings:
@@ -222,5 +225,7 @@ def mine_negatives(
 
     rows = workspace.read_table(videos, SplitVideo)
     pairs = pair_titles(rows, parameters, seed, embed)
+    if shuffled:
+        pairs = [pairs[row] for row in shuffled_order(len(pairs), seed)]
     get_run_logger().info("Negatives (%s) for %d titles", parameters.method, len(pairs))
     return workspace.write_table("pairs", pairs)

@@ -328,7 +328,7 @@ def compare(
     name="search-hyperparameters",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def search_hyperparameters(
     workspace: Workspace,
@@ -371,7 +371,7 @@ def search_hyperparameters(
     name="compare-recipes",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def compare_recipes(
     workspace: Workspace,
