@@ -23,20 +23,20 @@ from flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
 from tasks.cards import write_cards
-from tasks.disk import disk_errors_explained
-from tasks.evaluation import evaluate
+from tasks.disk import disk_error, disk_errors_explained
+from tasks.evaluation import Evaluation, evaluate
 from tasks.features import add_up, choose_precision_for, encode_features, partitions_of
 from tasks.freezing import count_trainable
 from tasks.identifying import identify
 from tasks.indexing import index_thumbnails
-from tasks.models import ModelReference, folder_of, resolve
+from tasks.models import ModelReference, check_weights, folder_of, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
 from tasks.parameters import ThumbnailsParameters, TrainParameters, takes
 from tasks.preflight import check_training
-from tasks.promotion import Verdict, promote
+from tasks.promotion import Verdict, in_one_line, promote, register
 from tasks.publishing import publish
-from tasks.registry import Registry
+from tasks.registry import Registry, Version
 from tasks.report import FunnelStage, left_out, write_report
 from tasks.sources import Video
 from tasks.splits import split
@@ -113,14 +113,17 @@ def train_and_promote(
     stages.run(write_cards, workspace, told, funnel, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
-    present, champion = None, registry.champion()
-    if champion and champion.model.is_there(workspace):
-        present = stages.run(evaluate, workspace, champion.model, examples, fragments, *how)
-    verdict = promote(workspace, told, examples, untouched, fine_tuned, present)
+    version = register(workspace, told, examples, untouched, fine_tuned)
+    present, unmeasured = None, ""
+    champion = registry.champion()
+    if champion and not registry.decision_on(version.number):
+        own = precision if is_of_kind(champion, model, parameters) else "float32"
+        present, unmeasured = measure(workspace, champion, examples, parameters, own, stages)
+    verdict = promote(workspace, told, version, untouched, fine_tuned, present, unmeasured)
     post_verdict(verdict)
     notify_verdict(parameters.channel or parameters.source, verdict)
     if chosen := registry.champion():
-        index_thumbnails(workspace, chosen, examples)
+        index(workspace, chosen, examples, needed=chosen.number == version.number)
     if parameters.publish.model_repo or parameters.publish.dataset_repo:
         publish(workspace, parameters.publish, trained, examples)
 
@@ -169,9 +172,9 @@ def collect(
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
     end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
-    pairs = stages.run(
-        mine_negatives, workspace, splits, parameters.negatives, text_model, parameters.seed
-    )
+    mining = (parameters.negatives, text_model, parameters.seed)
+    shuffled = parameters.split.method == "shuffle"
+    pairs = stages.run(mine_negatives, workspace, splits, *mining, shuffled)
     batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
     bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
     examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
@@ -216,6 +219,56 @@ def encode(
         parts = stages.map(encode_features, calls)
     made = [part for part in parts if stages.was_made(part)]
     return chosen.precision, add_up(made).work if made else NOTHING
+
+
+def is_of_kind(champion: Version, model: ModelReference, parameters: TrainParameters) -> bool:
+    """Whether a champion shares the frozen layers of this run, and so its features."""
+    fragments = (champion.parameters.training.trainable, parameters.training.trainable)
+    return champion.untouched.fingerprint == model.fingerprint and len(set(fragments)) == 1
+
+
+def measure(
+    workspace: Workspace,
+    champion: Version,
+    examples: Table,
+    parameters: TrainParameters,
+    precision: Precision,
+    stages: Stages,
+) -> tuple[Evaluation | None, str]:
+    """Measure a champion by the layers of its own record, on the videos of this run.
+
+    Returns:
+        The measures; or None, and why: whatever is wrong with it, the new model must not suffer.
+    """
+    how = (champion.parameters.training.trainable, parameters.evaluation, parameters.seed)
+    try:
+        check_weights(champion.model, workspace)
+        return stages.run(evaluate, workspace, champion.model, examples, *how, precision), ""
+    except Exception as error:
+        if disk_error(error):
+            raise
+        unmeasured = (
+            f"not compared with the champion, version {champion.number}, which cannot be "
+            f"measured: {in_one_line(error)}"
+        )
+        get_run_logger().warning("The new model is %s", unmeasured)
+        return None, unmeasured
+
+
+def index(workspace: Workspace, champion: Version, examples: Table, needed: bool) -> None:
+    """Bring the champion's index up to date.
+
+    Args:
+        needed: whether a failure fails the run; an old champion may be broken.
+    """
+    try:
+        index_thumbnails(workspace, champion, examples)
+    except Exception as error:
+        if needed or disk_error(error):
+            raise
+        get_run_logger().warning(
+            "The index of version %d is not updated: %s", champion.number, in_one_line(error)
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,7 +37,7 @@ def disk_errors_explained(location: str) -> Iterator[None]:
 
 def _explained(error: Exception, workspace: Path) -> str | None:
     number = error.errno if isinstance(error, OSError) else None
-    if number in FULL or any(words in str(error) for words in NO_SPACE):
+    if disk_error(error):
         return (
             f"No space left in the workspace {workspace} ({_free(workspace)}). Free some, then run "
             "again: what is stored is kept."

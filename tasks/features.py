@@ -444,7 +444,7 @@ class ChosenPrecision(BaseModel):
     name="choose-precision",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def choose_precision_for(
     workspace: Workspace,
@@ -509,7 +509,7 @@ def add_up(partitions: Sequence[Encoded]) -> Encoded:
     name="encode-features",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=3),
 )
 def encode_features(
     workspace: Workspace,

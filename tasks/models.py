@@ -7,6 +7,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import httpx2
+import torch
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
@@ -18,6 +19,7 @@ from prefect import task
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
@@ -198,16 +200,45 @@ def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> 
     return Path(here.path)
 
 
+def check_weights(reference: ModelReference, workspace: Workspace) -> None:
+    """Look whether a model that the workspace keeps is as it was when it was stored.
+
+    Raises:
+        ModelNotFoundError: it is not, or it is gone.
+    """
+    folder = folder_of(reference, workspace)
+    if not folder.exists():
+        raise ModelNotFoundError(f"model: the weights {reference.path} are gone.")
+    if not reference.is_from_hub and hash_of(folder) != reference.fingerprint:
+        raise ModelNotFoundError(
+            f"model: {reference.path} is not as it was when it was stored: its files are damaged."
+        )
+
+
 def load_model(
     reference: ModelReference, workspace: Workspace | None = None
 ) -> SentenceTransformer:
     """Load a resolved model on the GPU if there is one; code from the hub is never run.
 
+    It comes in float32, however it was stored: in half precision the steps of a training round
+    away, and CLIP's loss meets two types.
+
     Args:
         workspace: that may keep the model.
     """
     folder = folder_of(reference, workspace)
-    return without_cycle(SentenceTransformer(str(folder), trust_remote_code=False))
+    model = SentenceTransformer(
+        str(folder), trust_remote_code=False, model_kwargs={"dtype": torch.float32}
+    )
+    return without_cycle(in_float32(model))
+
+
+def in_float32(model: SentenceTransformer) -> SentenceTransformer:
+    """The same model, with all weights in float32, and a configuration that says so."""
+    for module in model.float().modules():
+        if isinstance(module, PreTrainedModel):
+            module.config.dtype = torch.float32
+    return model
 
 
 def without_cycle(model: SentenceTransformer) -> SentenceTransformer:

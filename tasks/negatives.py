@@ -11,7 +11,7 @@ from tasks.caching import content_key
 from tasks.errors import UserError
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, NegativesParameters
-from tasks.splits import SplitVideo
+from tasks.splits import SplitVideo, shuffled_order
 from tasks.titles import number_titles
 from tasks.workspace import Table, Workspace
 
@@ -209,11 +209,14 @@ def mine_negatives(
     parameters: NegativesParameters,
     text_model: ModelReference | None,
     seed: int,
+    shuffled: bool,
 ) -> Table:
     """Pair a table of `SplitVideo` with negative titles: a table of `Pair`.
 
     Args:
         text_model: the model that compares titles; None for methods that need none.
+        shuffled: whether the pairs get the order of the shuffle that has split them. Negatives are
+            mined in the order of the list, as in the article.
     """
 
     def embed(titles: list[str]) -> Embeddings:
@@ -224,5 +227,7 @@ def mine_negatives(
 
     rows = workspace.read_table(videos, SplitVideo)
     pairs = pair_titles(rows, parameters, seed, embed)
+    if shuffled:
+        pairs = [pairs[row] for row in shuffled_order(len(pairs), seed)]
     get_run_logger().info("Negatives (%s) for %d titles", parameters.method, len(pairs))
     return workspace.write_table("pairs", pairs)

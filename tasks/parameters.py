@@ -168,6 +168,11 @@ class TrainingParameters(_Stage):
     )
     epochs: int = Field(2, ge=1, le=1000, description="Passes over the train split.")
     batch_size: int = Field(16, ge=2, le=4096, description="Pairs per training step.")
+    batches: Literal["no_duplicates", "plain"] = Field(
+        "no_duplicates",
+        description="`no_duplicates`: no batch holds a title or thumbnail twice; `plain`: rows as "
+        "the shuffle gives them, as in the article.",
+    )
     learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
     scale: float = Field(
         20.0, gt=0, description="MultipleNegativesRankingLoss: factor on the cosine similarities."

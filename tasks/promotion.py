@@ -1,6 +1,7 @@
 """Step: promote the challenger to champion if it is not worse, on the same current test split."""
 
 from collections.abc import Sequence
+from textwrap import shorten
 from typing import Literal
 
 import numpy as np
@@ -13,12 +14,15 @@ from pydantic import BaseModel, ConfigDict
 from tasks.errors import UserError
 from tasks.evaluation import Evaluation, Prediction, mean_interval
 from tasks.parameters import PromotionParameters, TrainParameters
-from tasks.registry import Registry
+from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Table, Workspace
 
 Opponent = Literal["champion", "untouched"]
 Rule = Literal["not_worse", "higher", "better"]
+OPPONENTS: dict[Opponent, str] = {"champion": "the champion", "untouched": "the untouched model"}
+DECIMALS = 3
+"""To which a difference is told; a smaller one is not called better."""
 
 
 class PairedDifference(BaseModel):
@@ -39,6 +43,16 @@ class PairedDifference(BaseModel):
         """Challenger minus other."""
         return self.challenger - self.other
 
+    @property
+    def reservation(self) -> str:
+        """Why the challenger cannot be called better; empty if it can."""
+        told = round(self.difference, DECIMALS)
+        if told > 0:
+            return ""
+        if self.difference == 0 and self.interval == (0, 0):  # so it is on every video
+            return f"no different from {OPPONENTS[self.opponent]}"
+        return f"{'lower than' if told < 0 else 'no better than'} {OPPONENTS[self.opponent]}"
+
     def __str__(self) -> str:
         low, high = self.interval
         return (
@@ -56,6 +70,7 @@ class Verdict(BaseModel):
     is_new: bool
     """False if the version was decided on in an earlier run."""
     promoted: bool
+    """Whether it is in use now, be it because it is better or because it is not worse."""
     why: str
     champion: int | None
     """The version in use now."""
@@ -112,13 +127,31 @@ def stands(difference: PairedDifference, rule: Rule) -> bool:
     return difference.interval[0] > 0
 
 
-def judge(differences: Sequence[PairedDifference], rule: Rule) -> tuple[bool, str]:
-    """Whether the challenger is promoted, and why or why not."""
+def judge(
+    differences: Sequence[PairedDifference], rule: Rule, unmeasured: str = ""
+) -> tuple[bool, str]:
+    """Whether the challenger becomes the champion, and why or why not.
+
+    It is called promoted only if it measures better than each that it is compared with.
+
+    Args:
+        unmeasured: why there is no comparison with the present champion.
+    """
+    lacking = f"; {unmeasured}" if unmeasured else ""
     for difference in differences:
         if not stands(difference, rule):
-            return False, f"kept, not promoted: {difference} fails the rule `{rule}`"
+            return False, f"kept, not promoted: {difference} fails the rule `{rule}`{lacking}"
+    reservations = [told for difference in differences if (told := difference.reservation)]
+    became = "promoted" if not reservations else "in use"
+    though = f", though {' and '.join(reservations)}" if reservations else ""
     told = "; ".join(map(str, differences)) or "nothing to compare with"
-    return True, f"promoted by the rule `{rule}`: {told}"
+    return True, f"{became} by the rule `{rule}`{though}: {told}{lacking}"
+
+
+def in_one_line(error: Exception) -> str:
+    """An error of any library, short enough to stand in a sentence."""
+    said = str(error).strip().splitlines()
+    return shorten(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__, 200)
 
 
 def compare(
@@ -153,26 +186,17 @@ def compare(
     return differences
 
 
-@task(name="promote", persist_result=False)
-def promote(
+@task(name="register", persist_result=False)
+def register(
     workspace: Workspace,
     parameters: TrainParameters,
     examples: Table,
     untouched: Evaluation,
     challenger: Evaluation,
-    champion: Evaluation | None,
-) -> Verdict:
-    """Keep the trained model as a version, and make it the champion if the rule allows.
-
-    A version is decided on once: after a rollback the same model does not come back by itself.
-
-    Args:
-        champion: the present champion's measures on the same examples; None if there is none.
-    """
-    logger = get_run_logger()
-    registry = Registry(workspace, parameters.source, parameters.channel)
+) -> Version:
+    """Keep the trained model as a version, before anything else can go wrong with another model."""
     rows = workspace.read_table(examples, Example)
-    version = registry.add(
+    return Registry(workspace, parameters.source, parameters.channel).add(
         model=challenger.model,
         untouched=untouched.model,
         parameters=parameters,
@@ -181,17 +205,36 @@ def promote(
         seen=[row.id for row in rows],
         metrics=challenger.splits["test"].metrics,
     )
+
+
+@task(name="promote", persist_result=False)
+def promote(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    version: Version,
+    untouched: Evaluation,
+    challenger: Evaluation,
+    champion: Evaluation | None,
+    unmeasured: str,
+) -> Verdict:
+    """Make a version the champion if the rule allows.
+
+    A version is decided on once: after a rollback the same model does not come back by itself.
+
+    Args:
+        champion: the present champion's measures on the same examples; None if there is none.
+        unmeasured: why there is none, though there is a champion.
+    """
+    logger = get_run_logger()
+    registry = Registry(workspace, parameters.source, parameters.channel)
     present = registry.champion()
     current = present.number if present else None
-    for decision in registry.decisions():
-        if decision.version == version.number:
-            why = f"was decided on before: {decision.why}"
-            logger.info("Version %d of %s %s", version.number, registry.name, why)
-            return Verdict(
-                version=version.number, is_new=False, promoted=False, why=why, champion=current
-            )
-    if present and champion is None:
-        logger.warning("The champion's weights are gone; only the untouched model is compared")
+    if before := registry.decision_on(version.number):
+        why = f"was decided on before: {before.why}"
+        logger.info("Version %d of %s %s", version.number, registry.name, why)
+        return Verdict(
+            version=version.number, is_new=False, promoted=False, why=why, champion=current
+        )
     differences: list[PairedDifference] = []
     try:
         differences = compare(
@@ -202,7 +245,7 @@ def promote(
             parameters.promotion,
             parameters.seed,
         )
-        promoted, why = judge(differences, parameters.promotion.rule)
+        promoted, why = judge(differences, parameters.promotion.rule, unmeasured)
     except NothingToCompareOnError as error:
         promoted, why = False, f"kept, not promoted: {error}"
     decision = registry.decide(version.number, version.number if promoted else current, why)

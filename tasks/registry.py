@@ -166,11 +166,15 @@ class Registry:
         """The history, the oldest first."""
         return _read_all(self.workspace, f"{self.path}/decisions", Decision)
 
+    def decision_on(self, version: int) -> Decision | None:
+        """The first decision on a version, if there is any."""
+        return next((made for made in self.decisions() if made.version == version), None)
+
     def champion(self) -> Version | None:
-        """The version in use, if any was ever promoted."""
+        """The version in use, if any was ever promoted and its record is still there."""
         decisions = self.decisions()
         number = decisions[-1].champion if decisions else None
-        return self.version(number) if number else None
+        return next((known for known in self.versions() if known.number == number), None)
 
     def add(
         self,

@@ -90,13 +90,17 @@ def _split_at(place: float, train: float, valid: float) -> Split:
 
 def shuffled_splits(rows: int, train: float, valid: float, seed: int) -> list[Split]:
     """The article's split: pandas' seeded shuffle, then int(train n), int(valid n) and the rest."""
-    order = pd.Series(range(rows)).sample(frac=1, random_state=seed)
     last_train, last_valid = int(train * rows), int(train * rows) + int(valid * rows)
     splits: list[Split] = ["test"] * rows
-    for place, row in enumerate(order):
+    for place, row in enumerate(shuffled_order(rows, seed)):
         if place < last_valid:
             splits[row] = "train" if place < last_train else "valid"
     return splits
+
+
+def shuffled_order(rows: int, seed: int) -> list[int]:
+    """The row at each place of the article's shuffle; training meets the rows in this order."""
+    return pd.Series(range(rows)).sample(frac=1, random_state=seed).tolist()
 
 
 def given_splits(videos: Sequence[Video]) -> list[Split]:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
+from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-untyped]
 from datasets import Dataset
 from prefect import task
 from prefect.logging import get_run_logger
@@ -26,6 +27,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import record
+from torch.utils.data import RandomSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from tasks.caching import content_key
@@ -129,6 +131,27 @@ def no_duplicates_sampler(dataset: Dataset, batch_size: int, **options: Any) -> 
     return whole if processes == 1 else EqualShares(whole, processes)
 
 
+def plain_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultBatchSampler:
+    """The Trainer's own batches: the rows of a seeded shuffle, one after the other.
+
+    Args:
+        batch_size: as in `no_duplicates_sampler`.
+    """
+    processes = get_world_size()
+    options["drop_last"] = False
+    shuffled = RandomSampler(dataset, generator=options["generator"])
+    if processes > 1:  # of one process, accelerate does the same: seed + epoch
+        shuffled = SeedableRandomSampler(
+            dataset, generator=options["generator"], data_seed=options["seed"]
+        )
+    whole = DefaultBatchSampler(shuffled, batch_size=batch_size * processes, **options)
+    return whole if processes == 1 else EqualShares(whole, processes)
+
+
+SAMPLERS = {"no_duplicates": no_duplicates_sampler, "plain": plain_sampler}
+"""By `training.batches`."""
+
+
 class EqualShares(DefaultBatchSampler):
     """Batches as one process would draw them, each cut into equal shares for several processes.
 
@@ -142,7 +165,7 @@ class EqualShares(DefaultBatchSampler):
     sampler: Any
     batch_size: Any
 
-    def __init__(self, whole: NoDuplicatesBatchSampler, processes: int) -> None:
+    def __init__(self, whole: DefaultBatchSampler, processes: int) -> None:
         self.sampler = whole  # where accelerate looks for `set_epoch`
         self.processes = processes
         self.batch_size = None  # accelerate takes shares of any size
@@ -296,7 +319,7 @@ def fine_tune(
                 per_device_train_batch_size=share,
                 per_device_eval_batch_size=share,
                 learning_rate=parameters.learning_rate,
-                batch_sampler=no_duplicates_sampler,
+                batch_sampler=SAMPLERS[parameters.batches],
                 eval_strategy="epoch",
                 save_strategy="no",
                 logging_steps=1,
@@ -444,7 +467,7 @@ def check_equal_weights(model: nn.Module) -> None:
     name="train",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=4, ignore=["evaluation"]),
+    cache_key_fn=content_key(version=5, ignore=["evaluation"]),
 )
 def train_model(
     workspace: Workspace,

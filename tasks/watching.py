@@ -196,8 +196,9 @@ def look_for_news(
     """
     logger = get_run_logger()
     registry = Registry(workspace, parameters.source, parameters.channel)
-    versions = registry.versions()
-    newest = versions[-1] if versions else None
+    decided = {decision.version for decision in registry.decisions()}
+    versions = [version for version in registry.versions() if version.number in decided]
+    newest = versions[-1] if versions else None  # one that a killed run left is not done
     seen = set(newest.seen) if newest else set()
     file = f"{registry.path}/watch.json"
     memory = Memory.read(workspace, file)

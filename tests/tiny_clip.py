@@ -22,14 +22,24 @@ TOWER = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
 SIDE = 32  # pixels
 
 
-def save_tiny_clip(folder: Path, seed: int = 0) -> Path:
+def save_tiny_clip(
+    folder: Path,
+    seed: int = 0,
+    side: int = SIDE,
+    dimensions: int = 8,
+    dtype: torch.dtype = torch.float32,
+) -> Path:
     """Save a CLIP of some ten thousand parameters that `SentenceTransformer(folder)` loads.
 
     It spells every title byte by byte, and tells pictures and titles apart, though without sense.
+
+    Args:
+        side: of its pictures, in pixels.
+        dtype: of its weights as they are stored.
     """
     tokenizer = _byte_tokenizer()
-    side = {"height": SIDE, "width": SIDE}
-    images = CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=side)
+    square = {"height": side, "width": side}
+    images = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size=square)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = CLIPModel(
@@ -46,20 +56,21 @@ def save_tiny_clip(folder: Path, seed: int = 0) -> Path:
                 vision_config={
                     **TOWER,
                     "num_hidden_layers": 1,
-                    "image_size": SIDE,
+                    "image_size": side,
                     "patch_size": 8,
                 },
-                projection_dim=8,
+                projection_dim=dimensions,
             )
         )
     with TemporaryDirectory() as raw:
         model.save_pretrained(raw)
         CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(raw)
-        SentenceTransformer(raw, device="cpu").save_pretrained(str(folder), create_model_card=False)
+        clip = SentenceTransformer(raw, device="cpu").to(dtype)
+        clip.save_pretrained(str(folder), create_model_card=False)
     return folder
 
 
-def save_tiny_text_model(folder: Path, seed: int = 0) -> Path:
+def save_tiny_text_model(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
     """Save a text-only model that `SentenceTransformer(folder)` loads: a BERT of one layer.
 
     It reads letter by letter, so that titles of different letters have different embeddings.
@@ -69,15 +80,14 @@ def save_tiny_text_model(folder: Path, seed: int = 0) -> Path:
     vocabulary = {token: number for number, token in enumerate(tokens)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = BertModel(BertConfig(**TOWER, num_hidden_layers=1, vocab_size=len(vocabulary)))
+        bert = BertModel(BertConfig(**TOWER, num_hidden_layers=1, vocab_size=len(vocabulary)))
     with TemporaryDirectory() as raw:
-        model.save_pretrained(raw)
+        bert.save_pretrained(raw)
         BertTokenizer(vocab=vocabulary, model_max_length=128).save_pretrained(raw)
         transformer = Transformer(raw)
         pooling = Pooling(transformer.get_embedding_dimension())
-        SentenceTransformer(modules=[transformer, pooling], device="cpu").save_pretrained(
-            str(folder), create_model_card=False
-        )
+        model = SentenceTransformer(modules=[transformer, pooling], device="cpu").to(dtype)
+        model.save_pretrained(str(folder), create_model_card=False)
     return folder
 
 

@@ -1,0 +1,158 @@
+"""A new model meets the champion, whatever that one is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from flows.train_flow import train
+from tasks.evaluation import RecallEvaluator
+from tasks.models import hash_of
+from tasks.parameters import EvaluationParameters
+from tasks.promotion import Verdict
+from tasks.registry import Registry, Version
+from tasks.thumbnails import Example
+from tasks.workspace import Workspace
+from tests.tiny_clip import save_tiny_clip
+from tests.youtube_server import YouTubeServer, make_video
+
+LAST_LAYERS = ["projection", "vision_model.encoder.layers.0", "text_model.encoder.layers.0"]
+
+
+@pytest.fixture
+def options(youtube: YouTubeServer, tmp_path: Path) -> dict[str, Any]:
+    """Parameters for a quick run."""
+    youtube.add_channel([make_video(2 * n) for n in range(60)])
+    clip = str(save_tiny_clip(tmp_path / "clip"))
+    return {
+        "channel": "@tester",
+        "model": clip,
+        "workspace": tmp_path / "workspace",
+        "negatives": {"text_model": clip},
+        "training": {"learning_rate": 0.01, "epochs": 1},
+    }
+
+
+def registry_of(options: dict[str, Any]) -> Registry:
+    return Registry(Workspace.open(options["workspace"]), "youtube", "@tester")
+
+
+def mrr(options: dict[str, Any], version: Version, examples: Version) -> float:
+    """What a version's whole model measures on the test split of another's examples."""
+    workspace = Workspace.open(options["workspace"])
+    rows = workspace.read_table(examples.examples, Example)
+    test = [row for row in rows if row.split == "test"]
+    model = SentenceTransformer(str(workspace.root / version.model.path))
+    return RecallEvaluator(workspace, test, "test", EvaluationParameters(), 42)(model)[
+        "yt-title-thumbnail-test_MRR"
+    ]
+
+
+@pytest.mark.parametrize("champions", ["other layers", "another base model"])
+def test_a_champion_of_another_kind_is_measured_by_its_own_record(
+    options: dict[str, Any], tmp_path: Path, champions: str
+) -> None:
+    other = {"training": {**options["training"], "trainable": LAST_LAYERS}}
+    if champions == "another base model":
+        other = {"model": str(save_tiny_clip(tmp_path / "other", seed=5, side=48, dimensions=6))}
+    train(**{**options, **other})
+    verdict = train(**options).verdict
+    first, second = registry_of(options).versions()
+    against_champion, against_untouched = verdict.differences
+    assert (against_champion.opponent, against_untouched.opponent) == ("champion", "untouched")
+    assert against_champion.other == pytest.approx(mrr(options, first, second))
+    assert against_champion.challenger == pytest.approx(mrr(options, second, second))
+
+
+def truncate(model: Path, record: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def spoil(model: Path, record: Path) -> None:
+    """Weights that load, and are not those that were stored."""
+    broken = SentenceTransformer(str(model))
+    with torch.no_grad():
+        broken[0].model.text_projection.weight.fill_(float("nan"))
+    broken.save_pretrained(str(model), create_model_card=False)
+
+
+def outdate(model: Path, record: Path) -> None:
+    """A model of a class that this sentence-transformers does not have, as its record knows it."""
+    modules = json.loads((model / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.models.OfLongAgo"
+    (model / "modules.json").write_text(json.dumps(modules))
+    known = json.loads(record.read_text())
+    known["model"]["fingerprint"] = hash_of(model)
+    record.write_text(json.dumps(known))
+
+
+def forget_layers(model: Path, record: Path) -> None:
+    known = json.loads(record.read_text())
+    known["parameters"]["training"]["trainable"] = ["layers.23"]
+    record.write_text(json.dumps(known))
+
+
+def remove(model: Path, record: Path) -> None:
+    shutil.rmtree(model)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "its files are damaged"),
+        (spoil, "its files are damaged"),
+        (outdate, "OfLongAgo"),
+        (forget_layers, "no parameter's name contains 'layers.23'"),
+        (remove, "are gone"),
+    ],
+)
+def test_a_champion_that_cannot_be_measured_costs_the_new_model_nothing(
+    options: dict[str, Any], damage: Callable[[Path, Path], None], reason: str
+) -> None:
+    train(**options)
+    registry = registry_of(options)
+    workspace = registry.workspace
+    damage(
+        workspace.root / registry.versions()[0].model.path,
+        workspace.root / registry.path / "versions" / "000001.json",
+    )
+
+    def again() -> Verdict:
+        return train(**{**options, "training": {"learning_rate": 0.02, "epochs": 1}}).verdict
+
+    verdict = again()
+    assert [version.number for version in registry.versions()] == [1, 2]
+    assert [difference.opponent for difference in verdict.differences] == ["untouched"]
+    assert "not compared with the champion, version 1, which cannot be measured: " in verdict.why
+    assert reason in verdict.why
+    assert registry.decisions()[-1].why == verdict.why
+    assert again().is_new is False
+
+
+def test_a_new_model_that_is_worse_leaves_a_broken_champion_in_its_place(
+    options: dict[str, Any],
+) -> None:
+    train(**options)
+    registry = registry_of(options)
+    truncate(registry.workspace.root / registry.versions()[0].model.path, Path())
+    demanding = {"rule": "better", "metric": "Recall@1"}
+    verdict = train(
+        **{**options, "training": {"learning_rate": 1e-9, "epochs": 1}, "promotion": demanding}
+    ).verdict
+    assert (verdict.version, verdict.promoted, verdict.champion) == (2, False, 1)
+    assert "kept, not promoted" in verdict.why
+    assert "not compared with the champion" in verdict.why
+
+
+def test_an_unchanged_model_is_in_use_and_not_called_promoted(options: dict[str, Any]) -> None:
+    verdict = train(**{**options, "training": {"learning_rate": 1e-12, "epochs": 1}}).verdict
+    assert (verdict.version, verdict.champion) == (1, 1)
+    assert verdict.why.startswith(
+        "in use by the rule `not_worse`, though no different from the untouched model: MRR "
+    )
