@@ -12,7 +12,10 @@ from sample import MODEL
 def save_vit_b32(folder: Path, seed: int = 0, layers: int | None = None) -> Path:
     """Save a CLIP of OpenAI's ViT-B/32 shape (transformers' default CLIPConfig).
 
-    `layers` of each tower, if given, in place of its twelve. It has the bundled CLIP's small vocabulary and ViT-B/32's pictures of 224 pixels.
+    It has the bundled CLIP's small vocabulary and ViT-B/32's pictures of 224 pixels.
+
+    Args:
+        layers: of each tower; its twelve if not given.
     """
     model = SentenceTransformer(str(MODEL), device="cpu")
     module = model[0]

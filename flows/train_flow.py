@@ -10,6 +10,7 @@ from datetime import timedelta
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
+from flows.next_steps import next_steps
 from flows.runners import (
     BY_SETTING,
     on_the_command_line,
@@ -222,12 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned")
     print(f"Model:  {run.model}\nReport: {run.report}")
     print(f"Version {run.verdict.version} {run.verdict.why}\n{run.stages}")
-    if parameters.source == "sample":
-        print(
-            "\nFor your own channel: YOUTUBE_API_KEY=… "
-            f"{sys.executable} {sys.argv[0]} --channel @handle\n"
-            "(a key is free: https://console.cloud.google.com/apis/credentials)"
-        )
+    print(f"\n{next_steps(parameters)}")
     return 0
 
 

@@ -25,6 +25,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
+from tasks.commands import DEFAULT_WORKSPACE
 from tasks.storage import checked_location
 
 SPLITS = ("train", "valid", "test")
@@ -280,7 +281,7 @@ class TrainParameters(_Stage):
         description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
     )
     workspace: Annotated[str, BeforeValidator(str)] = Field(
-        "~/.thumbtune",
+        DEFAULT_WORKSPACE,
         min_length=1,
         description="Folder for everything that a run keeps: a local path, or a URL such as "
         "s3://bucket/folder.",
