@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test test-postgresql matrix audit lint lock clean
+.PHONY: train test test-postgresql bench-quick matrix audit lint lock clean
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	$(BIN)/python flows/train_flow.py --source sample --model sample \
-	  --negatives.text_model sample --workspace workspace \
+	  --negatives.text_model sample \
 	  --training.epochs 10 --training.learning_rate 0.001
 
 test: $(INSTALLED) ## run all tests
@@ -20,6 +20,10 @@ test-postgresql: $(INSTALLED) ## new videos start a training, with Prefect's tab
 	  export THUMBTUNE_TEST_DATABASE_URL="postgresql+asyncpg://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/$$PGDATABASE"; \
 	  $(BIN)/python -m pytest tests/test_retraining.py -k by_themselves; \
 	  psql --command "SELECT name, state_name FROM flow_run"'
+
+bench-quick: $(INSTALLED) ## each benchmark with small sizes, to see that it runs
+	for benchmark in mining search training scale; do \
+	  $(BIN)/python benchmarks/$$benchmark.py --quick || exit 1; done
 
 matrix: $(INSTALLED) ## the tests that reach the libraries, with other Pythons, oldest and newest versions
 	$(BIN)/nox
@@ -48,4 +52,4 @@ lock: ## pin what pyproject.toml allows today
 	rm -rf $(VENV)-lock
 
 clean:
-	rm -rf $(VENV) .nox workspace
+	rm -rf $(VENV) .nox

@@ -5,16 +5,21 @@ of one blocked product of the same similarity matrix, and the peak memory, each 
 own. Where the article's own loop can run, its negatives are compared.
 """
 
+import argparse
 import resource
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing import get_context
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tasks.negatives import BLOCK, Embeddings, Rows, least_similar
+Embeddings = NDArray[np.float32]
+Rows = NDArray[np.intp]
 
 TITLES = (1_000, 10_000, 100_000)
+QUICK = (200, 1_000)
 DIMENSIONS = 768  # of all-mpnet-base-v2
 PLAIN_UNTIL = 10_000  # titles; the whole matrix takes 400 MB
 
@@ -43,12 +48,16 @@ def plain(vectors: Embeddings) -> Rows:
 
 def product(vectors: Embeddings) -> None:
     """The same similarities, block by block, with nothing done to them."""
+    from tasks.negatives import BLOCK
+
     for start in range(0, len(vectors), BLOCK):
         vectors[start : start + BLOCK] @ vectors.T
 
 
 def measure(job: str, titles: int) -> tuple[float, float, Rows | None]:
     """Seconds, peak memory of this process in GB, and the negatives."""
+    from tasks.negatives import least_similar  # here, so that --help does not wait for torch
+
     vectors = embeddings(titles)
     started = time.perf_counter()
     if job == "product":
@@ -63,27 +72,37 @@ def measure(job: str, titles: int) -> tuple[float, float, Rows | None]:
 
 
 def main() -> None:
-    """Print the table as markdown."""
+    """Read the arguments, and print the table as markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes in one process, to see that it runs"
+    )
+    if parser.parse_args().quick:
+        compare(QUICK, jobs_per_process=None)
+    else:
+        compare(TITLES, jobs_per_process=1)
+
+
+def compare(sizes: Sequence[int], jobs_per_process: int | None) -> None:
+    """Print a line for each size; None is for all jobs in one process, which then loads once."""
     print("| titles | one product | negatives | ratio | peak memory | as the plain loop |")
     print("| ---: | ---: | ---: | ---: | ---: | --- |")
-    for titles in TITLES:
-        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-
-            def run(job: str) -> tuple[float, float, Rows | None]:
-                return pool.apply(measure, (job, titles))  # noqa: B023 - used up in this round
-
-            bare, _, _ = run("product")
-            seconds, memory, negatives = run("negatives")
+    with get_context("spawn").Pool(1, maxtasksperchild=jobs_per_process) as pool:
+        for titles in sizes:
+            bare, _, _ = pool.apply(measure, ("product", titles))
+            seconds, memory, negatives = pool.apply(measure, ("negatives", titles))
             same = "too large"
             if titles <= PLAIN_UNTIL:
-                expected = run("plain")[2]
+                expected = pool.apply(measure, ("plain", titles))[2]
                 done = expected >= 0
                 same = "identical" if (expected[done] == negatives[done]).all() else "DIFFERENT"
-        print(
-            f"| {titles:,} | {bare:.2f} s | {seconds:.2f} s | {seconds / bare:.1f} "
-            f"| {memory:.2f} GB | {same} |",
-            flush=True,
-        )
+            print(
+                f"| {titles:,} | {bare:.2f} s | {seconds:.2f} s | {seconds / bare:.1f} "
+                f"| {memory:.2f} GB | {same} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,12 +30,6 @@ from typing import Any
 
 import psutil
 import yaml
-from pytest_httpserver import HTTPServer
-
-from sample.make_channel import title
-from sample.scenes import random_scene
-from tasks.workspace import fingerprint
-from tests.youtube_server import YouTubeServer, make_video
 
 ROOT = Path(__file__).parent.parent
 SETTINGS: dict[str, Any] = {
@@ -61,6 +54,13 @@ class Stand:
 
 def serve(pipe: Connection) -> None:
     """The stand-in: answers YouTube's calls by HTTP, and ours by the pipe."""
+    from pytest_httpserver import HTTPServer  # what takes long to import is asked for where used
+
+    from sample.make_channel import title
+    from sample.scenes import random_scene
+    from tasks.workspace import fingerprint
+    from tests.youtube_server import YouTubeServer, make_video
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     http = HTTPServer(threaded=True)
     http.start()
@@ -216,8 +216,11 @@ def row(what: str, channels: int, usage: Usage, stand: Stand, home: Path) -> str
     return f"| {' | '.join(cells)} |"
 
 
-def many(home: Path, channels: int, videos: int, growing: int) -> Iterator[str]:
-    """Many channels, one after the other in one process; lines of the table."""
+def many(home: Path, channels: int, videos: int, growing: int, looks: int) -> Iterator[str]:
+    """Many channels, one after the other in one process; lines of the table.
+
+    Of the three looks (all is new, nothing, something) the first `looks` are taken.
+    """
     file = home / "channels.yaml"
     names = [f"@channel-{place}" for place in range(channels)]
     defaults = {**SETTINGS, "workspace": str(home / "workspace")}
@@ -225,7 +228,8 @@ def many(home: Path, channels: int, videos: int, growing: int) -> Iterator[str]:
     command = ["flows/watch_flow.py", "--start", "here", "--channels", str(file)]
     with stand_in(home) as stand:
         stand.ask("add", channels, videos)
-        for place, what in enumerate(("trained", "nothing new", f"{growing} with 5 new videos")):
+        names_of_looks = ("trained", "nothing new", f"{growing} with 5 new videos")
+        for place, what in enumerate(names_of_looks[:looks]):
             if place == 2:
                 stand.ask("grow", growing, 5)
             usage = run(command, stand.environment, home / f"many-{place}.log")
@@ -247,23 +251,39 @@ def one(home: Path, videos: int, new: int) -> Iterator[str]:
             yield row(f"1 × {videos:,}: {what}", 1, usage, stand, home)
 
 
+def whole(folder: Path, asked: argparse.Namespace) -> Iterator[str]:
+    """All lines of the table."""
+    many_home, one_home = new_folder(folder / "many"), new_folder(folder / "one")
+    yield from many(many_home, asked.channels, asked.videos, asked.growing, looks=3)
+    yield from one(one_home, asked.large, asked.new)
+
+
+def quick(folder: Path) -> Iterator[str]:
+    """The first line of the table, of two small channels."""
+    return many(new_folder(folder / "many"), channels=2, videos=60, growing=1, looks=1)
+
+
 def main() -> None:
-    """Print the table as markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Read the arguments, and print the table as markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--channels", type=int, default=200)
     parser.add_argument("--videos", type=int, default=100, help="of each of them")
     parser.add_argument("--growing", type=int, default=10, help="channels that get new videos")
     parser.add_argument("--large", type=int, default=20_000, help="videos of the one channel")
     parser.add_argument("--new", type=int, default=100, help="its new videos")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="two small channels, looked at once, to see that it runs",
+    )
     asked = parser.parse_args()
+    sys.path.insert(0, str(ROOT))  # `tests` is not installed; the stand-in's process sees it too
     print(f"| {' | '.join(HEADINGS)} |")
     print("| --- |" + " ---: |" * (len(HEADINGS) - 1))
     print(f"In {(folder := Path(tempfile.mkdtemp()))}", file=sys.stderr)
-    jobs = (
-        many(new_folder(folder / "many"), asked.channels, asked.videos, asked.growing),
-        one(new_folder(folder / "one"), asked.large, asked.new),
-    )
-    for line in chain.from_iterable(jobs):
+    for line in quick(folder) if asked.quick else whole(folder, asked):
         print(line, flush=True)
 
 

@@ -1,5 +1,6 @@
 """Writes docs/parameters.md from the parameter models: `python docs/parameters.py`."""
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,5 +68,12 @@ def _values(field: dict[str, Any]) -> str:
     return " ".join([words, " and ".join(limits)]).strip()
 
 
+def main() -> None:
+    """Write it where the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".md"))
+    parser.parse_args().output.write_text(page())
+
+
 if __name__ == "__main__":
-    Path(__file__).with_suffix(".md").write_text(page())
+    main()

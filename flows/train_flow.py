@@ -19,6 +19,7 @@ from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
 from flows.command_line import run_script
+from flows.next_steps import next_steps
 from flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
 from tasks.artifacts import post_artifacts, post_verdict
 from tasks.caching import Stages
@@ -284,12 +285,7 @@ def train_and_tell(parameters: TrainParameters) -> None:
     print(f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned")
     print(f"Model:  {run.model}\nReport: {run.report}")
     print(f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}\n{run.stages}")
-    if parameters.source == "sample":
-        print(
-            "\nFor your own channel: YOUTUBE_API_KEY=… "
-            f"{sys.executable} {sys.argv[0]} --channel @handle\n"
-            "(a key is free: https://console.cloud.google.com/apis/credentials)"
-        )
+    print(f"\n{next_steps(parameters)}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ letterbox. The titles are written as a creator would, and the pictures share one
 what the small CLIP was trained on; a few entries are odd or broken, as in real life.
 """
 
+import argparse
 import json
 import random
 import string
@@ -140,5 +141,12 @@ def _break_two_pictures(folder: Path, manifest: list[dict[str, str]]) -> None:
     missing.unlink()
 
 
+def main() -> None:
+    """Draw it where the arguments say."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=CHANNEL)
+    write_channel(parser.parse_args().output)
+
+
 if __name__ == "__main__":
-    write_channel(CHANNEL)
+    main()

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
+from tasks.commands import DEFAULT_WORKSPACE
 from tasks.errors import UserError
 from tasks.evaluation import Embeddings, embed_examples, embed_images, embed_titles
 from tasks.features import choose_precision, head_of
@@ -304,7 +305,7 @@ def champion_of(registry: Registry) -> Version:
 
 
 def open_champion(
-    workspace: str | Path = "~/.thumbtune",
+    workspace: str | Path = DEFAULT_WORKSPACE,
     channel: str | None = None,
     source: str | None = None,
     untouched: bool = False,

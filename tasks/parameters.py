@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from tasks.commands import DEFAULT_WORKSPACE
 from tasks.errors import ParametersError, problems_of
 from tasks.sources.channel_name import read_channel_name
 from tasks.storage import checked_location
@@ -288,7 +289,7 @@ class TrainParameters(_Stage):
         description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
     )
     workspace: Annotated[str, BeforeValidator(str)] = Field(
-        "~/.thumbtune",
+        DEFAULT_WORKSPACE,
         min_length=1,
         description="Folder for everything that a run keeps: a local path, or a URL such as "
         "s3://bucket/folder.",

@@ -8,8 +8,9 @@ tells whose registry it is, in whatever spelling the channel is named: see `task
 """
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import PurePath
@@ -20,6 +21,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from tasks.channels import Identity, identify_here
 from tasks.channels import registry_name as registry_name
 from tasks.channels import short_name as short_name
+from tasks.commands import (
+    DEFAULT_WORKSPACE,
+    channel_options,
+    train_command,
+    workspace_options,
+)
 from tasks.errors import UserError
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
@@ -358,33 +365,61 @@ def _last_champion(workspace: Workspace, name: str) -> datetime:
 def find_registry(workspace: Workspace, source: str | None, channel: str | None) -> Registry:
     """The registry of a channel that has a model; the only one if nothing is given.
 
+    The bundled sample is meant only if it is named or nothing else is there.
+
     Args:
         channel: in any spelling.
 
     Raises:
-        UnknownChannelError: none or several fit; it lists those that there are.
+        UnknownChannelError: none or several fit; it lists those that there are, and tells where
+            else there is one, or how to train it.
     """
     known = registries(workspace)
+    fitting = _fitting(known, source, channel)
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(shlex.join(channel_options(r.source, r.channel)) for r in known)
+    asked = channel or source
+    problem = (
+        "more than one channel has models" if fitting else f"no model of {asked or 'any channel'}"
+    )
+    mend = "" if fitting else _mend(workspace, source, channel)
+    raise UnknownChannelError(
+        f"{problem} in {workspace}.{mend} Give workspace, source and channel as in the training; "
+        f"there are models of: {there or 'none'}."
+    )
+
+
+def _fitting(known: list[Registry], source: str | None, channel: str | None) -> list[Registry]:
+    """Those that could be meant."""
     fitting = [
         registry
         for registry in known
         if source in (None, registry.source) and (channel is None or registry.is_of(channel))
     ]
-    if len(fitting) == 1:
-        return fitting[0]
-    there = ", ".join(
-        f"--source {registry.source}"
-        + (f" --channel {registry.channel}" if registry.channel else "")
-        for registry in known
-    )
-    asked = channel or source
-    problem = (
-        "more than one channel has models" if fitting else f"no model of {asked or 'any channel'}"
-    )
-    raise UnknownChannelError(
-        f"{problem} in {workspace}. Give workspace, source and channel as in the training; "
-        f"there are models of: {there or 'none'}."
-    )
+    if source is None and channel is None:
+        return [registry for registry in fitting if registry.source != "sample"] or fitting
+    return fitting
+
+
+def _mend(workspace: Workspace, source: str | None, channel: str | None) -> str:
+    """What to do where no model is: look elsewhere, or train."""
+    for place in ("workspace", DEFAULT_WORKSPACE):  # `make train` once wrote to ./workspace
+        with suppress(ValueError, OSError):
+            elsewhere = Workspace.find(place)
+            if elsewhere.location != workspace.location and _fitting(
+                registries(elsewhere), source, channel
+            ):
+                return f" There is one in {elsewhere}: add `--workspace {shlex.quote(place)}`."
+    command = train_command(*_how(source, channel), *workspace_options(workspace.location))
+    return f" Train one: `{command}`."
+
+
+def _how(source: str | None, channel: str | None) -> list[str]:
+    """The options of a training of the channel that was asked for."""
+    if source == "sample":
+        return ["--source", "sample", "--model", "sample", "--negatives.text_model", "sample"]
+    return channel_options(source, channel or ("@handle" if source is None else "…"))
 
 
 def _read_all(

@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tasks.commands import DEFAULT_WORKSPACE
+
 if TYPE_CHECKING:
     from tasks.matching import Fit, Matcher
     from tasks.registry import Registry, Version
@@ -40,7 +42,6 @@ Model = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-WORKSPACE = "~/.thumbtune"
 METRICS = ("Recall@1", "Recall@5", "MRR")
 
 
@@ -97,7 +98,7 @@ def match(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = WORKSPACE,
+    workspace: Place = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Rank titles by how well they fit a thumbnail, the best first.
@@ -193,7 +194,7 @@ def search(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = WORKSPACE,
+    workspace: Place = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Find thumbnails by words or by a picture, the nearest first."""
@@ -253,7 +254,7 @@ def index(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = WORKSPACE,
+    workspace: Place = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Prepare a folder, or the channel, for `search`; only what is new is embedded."""
@@ -312,7 +313,7 @@ def _print_json(value: Any) -> None:
 def models(
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = WORKSPACE,
+    workspace: Place = DEFAULT_WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """List the versions of a channel's model, with their metrics on test, and the champion."""
@@ -368,7 +369,7 @@ def rollback(
     version: Annotated[int, typer.Argument(help="Number of the version to use from now on.")],
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = WORKSPACE,
+    workspace: Place = DEFAULT_WORKSPACE,
     why: Annotated[str, typer.Option(help="Kept in the history.")] = "rolled back by hand",
     as_json: AsJson = False,
 ) -> None:
@@ -386,7 +387,7 @@ def rollback(
 def web(
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = WORKSPACE,
+    workspace: Place = DEFAULT_WORKSPACE,
     host: Annotated[
         str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
     ] = "127.0.0.1",

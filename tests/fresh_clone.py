@@ -1,0 +1,65 @@
+"""The project as a new user has it: a folder of its own, an environment, and an empty home."""
+
+import os
+import shutil
+import subprocess
+import sysconfig
+import tomllib
+import venv
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from tests.documentation import ROOT
+
+LEFT_OUT = {".git", ".venv", "workspace"}
+SCRIPT = """#!{python}
+import sys
+from importlib.metadata import EntryPoint
+sys.exit(EntryPoint("", {place!r}, "").load()())
+"""
+
+
+class Clone:
+    """A copy of this working tree; its `.venv` has the packages of the one that runs the tests.
+
+    As after `make`'s editable install, only the packages of pyproject.toml are found there, so
+    `tests` and `benchmarks` are not.
+    """
+
+    def __init__(self, folder: Path, home: Path, **environment: str) -> None:
+        self.folder = folder
+        patterns = (ROOT / ".gitignore").read_text().replace("/", "").split()
+        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, *patterns))
+        self._make_environment(folder / ".venv")
+        home.mkdir()
+        kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+        self.environment = kept | {"HOME": str(home), "COLUMNS": "200"} | environment
+
+    def _make_environment(self, place: Path) -> None:
+        venv.EnvBuilder(symlinks=True).create(place)
+        packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+        editable = place / "editable"
+        editable.mkdir()
+        for name in {package.split(".")[0] for package in packages["packages"]}:
+            (editable / name).symlink_to(self.folder / name)
+        paths = [str(editable), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+        [site_packages] = place.glob("lib/python*/site-packages")
+        (site_packages / "tests.pth").write_text("\n".join(dict.fromkeys(paths)))
+        for script in entry_points(group="console_scripts"):
+            file = place / "bin" / script.name
+            file.write_text(SCRIPT.format(python=place / "bin/python", place=script.value))
+            file.chmod(0o755)
+        (place / ".installed").touch()  # for make: nothing is to be installed
+
+    def run(
+        self, line: str, before: tuple[str, ...] = (), timeout: float = 280, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a line of a shell, after others that change its state."""
+        return subprocess.run(
+            ["bash", "-c", "\n".join(["set -e", *before, line])],
+            cwd=cwd or self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
