@@ -157,6 +157,8 @@ def collect(
     hours = parameters.videos.expiration_hours
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     asked = (parameters.source, parameters.channel, parameters.videos)
+    if parameters.refresh:  # nothing that an unfinished list has left is used
+        end_listing(workspace, *asked)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
     end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)

@@ -197,13 +197,13 @@ def _with_channel_id(workspace: Workspace, parameters: TrainParameters, memory: 
     """The feed knows a channel by its id, which is asked for once."""
     if memory.channel_id:
         return memory
-    channel_id, _ = find_channel(
+    found = find_channel(
         lambda endpoint, params: call_youtube(
             workspace, endpoint, params, parameters.videos.daily_quota
         ),
         parameters.channel or "",
     )
-    return memory.model_copy(update={"channel_id": channel_id})
+    return memory.model_copy(update={"channel_id": found.id})
 
 
 def with_fresh_list(parameters: TrainParameters) -> TrainParameters:
