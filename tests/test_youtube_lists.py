@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prefect import flow
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from tasks.sources import Video
+from flows.train_flow import collect
+from tasks.caching import Stages
+from tasks.parameters import TrainParameters
+from tasks.sources import SourceError, Video
 from tasks.sources import youtube as client
 from tasks.sources.youtube import (
     ListCalls,
@@ -156,6 +160,27 @@ def test_a_refused_token_is_mended_in_a_whole_run_with_prefects_retries(
     found = listing(workspace, listing=way)
     assert len(found.videos) == 120
     assert found.work.endswith("the list was begun anew 1 times")
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+def test_a_refresh_uses_nothing_that_an_unfinished_list_has_left(
+    workspace: Workspace, youtube: YouTubeServer, refresh: bool
+) -> None:
+    youtube.add_channel([make_video(n, duration="PT9S") for n in range(60)])
+    youtube.faults_of["videos"].extend([None, with_status(403, "quotaExceeded")])
+    parameters = TrainParameters(channel="@tester", refresh=refresh)
+
+    @flow(name="collect")
+    def collect_flow() -> None:
+        collect(workspace, parameters, Stages(workspace, refresh), None)
+
+    with pytest.raises(QuotaUsedUpError):
+        listing(workspace)
+    youtube.requests.clear()
+    with pytest.raises(SourceError, match="none of 60 videos"):
+        collect_flow()
+    asked = ["channels", "playlistItems", "playlistItems", "videos", "videos"]
+    assert endpoints(youtube) == (asked if refresh else ["videos"])
 
 
 def test_videos_that_move_to_an_earlier_page_while_a_list_waits_are_not_lost(

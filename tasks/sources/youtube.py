@@ -150,19 +150,19 @@ def list_channel(
     except RefusedError as error:
         if error.status != 404:
             raise
-        raise NoVideosError(_no_videos(found, channel)) from None
+        raise NoVideosError(_no_videos(channel)) from None
     if not (read.listed or read.odd):
-        raise NoVideosError(_no_videos(found, channel))
+        raise NoVideosError(_no_videos(channel))
     videos, dropped = _videos(call, read, tell)
     if missing := _missing(found, read, listing, tell):
         dropped["not listed by YouTube"] = missing
     return videos, dropped
 
 
-def _no_videos(found: "Channel", channel: str) -> str:
+def _no_videos(channel: str) -> str:
     return (
-        f"channel: {found.title or channel!r} has no public videos. Choose another channel, or run "
-        "again when it has some."
+        f"channel: {channel!r} has no public videos. Choose another channel, or run again when it "
+        "has some."
     )
 
 
