@@ -170,6 +170,8 @@ def collect(
     fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     source, channel = parameters.source, parameters.channel
     asked = (source, listed_as(workspace, source, channel), parameters.videos)
+    if parameters.refresh:  # nothing that an unfinished list has left is used
+        end_listing(workspace, *asked)
     videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
     end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)

@@ -52,7 +52,10 @@ class VideosParameters(_Stage):
         "50 videos), `search` the search endpoint (100 units for 50 videos, as in the article).",
     )
     min_duration_seconds: float = Field(
-        180.0, ge=0, description="Videos shorter than this, in seconds, are left out (shorts)."
+        180.0,
+        ge=0,
+        description="Videos of so many seconds or fewer are left out: shorts may be three minutes "
+        "long. 179 is the article's limit; 0 keeps all.",
     )
     expiration_hours: float = Field(
         24.0,

@@ -1,6 +1,7 @@
 """Step: list the channel's videos, from any source."""
 
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,12 @@ from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import Tell, check_pictures, folder_stamp, list_folder
 from tasks.sources.hub import list_hub, local_folder
 from tasks.sources.youtube import (
-    QUOTA_UNITS,
     ChannelNotFoundError,
-    Origin,
+    ListCalls,
     Params,
     call_youtube,
     close_listing,
     list_channel,
-    open_listing,
-    origin_of,
 )
 from tasks.titles import is_blank
 from tasks.workspace import Table, Workspace
@@ -55,11 +53,7 @@ def list_videos(
     dropped = unusable + more
     if not kept:
         end_listing(workspace, source, channel, parameters)
-        reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
-        raise SourceError(
-            f"channel: none of {dropped.total()} videos can be used ({reasons or 'none found'}). "
-            "Choose another channel, or lower videos.min_duration_seconds."
-        )
+        raise SourceError(none_left(source, dropped))
     return Listing(videos=kept, dropped=dict(dropped), work=work, notes=notes)
 
 
@@ -81,14 +75,14 @@ def end_listing(
 def keep_long_form(
     videos: list[Video], min_duration_seconds: float
 ) -> tuple[list[Video], Counter[str]]:
-    """Keep videos that are long enough, have an id, a title and a thumbnail, and come once."""
+    """Keep videos that are longer than shorts, have an id, a title and a thumbnail; each once."""
     kept: dict[str, Video] = {}
     dropped: Counter[str] = Counter()
     for video in videos:
         if video.id in kept:
             dropped["listed twice"] += 1
-        elif video.duration_seconds is not None and video.duration_seconds < min_duration_seconds:
-            dropped[f"shorter than {min_duration_seconds:g} s"] += 1
+        elif _is_short(video, min_duration_seconds):
+            dropped[f"of {min_duration_seconds:g} s or shorter"] += 1
         elif not video.id:
             dropped["no id"] += 1
         elif is_blank(video.title):
@@ -100,32 +94,83 @@ def keep_long_form(
     return list(kept.values()), dropped
 
 
+def _is_short(video: Video, min_duration_seconds: float) -> bool:
+    """Shorts may be as long as the limit itself; a limit of 0 keeps all."""
+    seconds = video.duration_seconds
+    return seconds is not None and min_duration_seconds > 0 and seconds <= min_duration_seconds
+
+
+NO_VIDEOS = {
+    "youtube": "the channel has no public videos. Choose another channel, or run again when it has "
+    "some.",
+    "hub": "the dataset has no rows. Choose another dataset.",
+    "folder": "the folder describes no videos. Add entries to its manifest, or let yt-dlp write an "
+    "info.json for each video.",
+}
+"""Source → the sentence for one in which nothing was found."""
+
+NOT_PUBLIC = {
+    "youtube": "Only public videos can be read: make some public, or choose another channel.",
+}
+STREAMS = {"youtube": "Run again when the streams are over.", "folder": "Add videos that are over."}
+MENDS: dict[str, dict[str, str]] = {
+    "of ": dict.fromkeys(NO_VIDEOS, "To keep the short ones, lower videos.min_duration_seconds."),
+    "private": NOT_PUBLIC,
+    "unlisted": NOT_PUBLIC,
+    "deleted": NOT_PUBLIC,
+    "live now": STREAMS,
+    "upcoming": STREAMS,
+    "no title": {"folder": "Fill in the field title.", "hub": "Fill in the column title."},
+    "no thumbnail": {
+        "folder": "Fill in the field image.",
+        "hub": "Fill in the column image or thumbnail_url.",
+    },
+    "odd answer": {"youtube": "Run again later: YouTube's answers are not as documented now."},
+    "not listed": {"youtube": "Run again later: YouTube's list is not whole now."},
+}
+"""Beginning of a reason → source → what mends it."""
+
+OTHERWISE = {
+    "youtube": "Choose another channel.",
+    "hub": "Choose another dataset.",
+    "folder": "Mend its entries, or choose another folder.",
+}
+
+
+def none_left(source: str, dropped: Counter[str]) -> str:
+    """Why no video of a source can be used, and what mends that, by the reasons."""
+    source = "folder" if source == "sample" else source
+    if not dropped:
+        return f"channel: {NO_VIDEOS[source]}"
+    mends = [_mend(source, reason) for reason, _ in dropped.most_common()]
+    told = dict.fromkeys(filter(None, mends)) or {OTHERWISE[source]: None}
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())
+    return f"channel: none of {dropped.total()} videos can be used ({reasons}). {' '.join(told)}"
+
+
+def _mend(source: str, reason: str) -> str:
+    found = (mends for start, mends in MENDS.items() if reason.startswith(start))
+    return next(found, {}).get(source, "")
+
+
 def _list_youtube(
     workspace: Workspace, channel: str, parameters: VideosParameters
 ) -> tuple[list[Video], Counter[str], str]:
-    units: Counter[str] = Counter()
-    answers: Counter[Origin] = Counter()
+    def ask(endpoint: str, params: Params, since: datetime | None) -> dict[str, Any]:
+        return call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
 
-    found = resolve(workspace, channel, parameters.daily_quota, get_run_logger().warning)
-    since = open_listing(workspace, found.id, parameters.listing)
-
-    def call(endpoint: str, params: Params) -> dict[str, Any]:
-        answer = call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
-        origin = origin_of(answer)
-        answers[origin] += 1
-        units[endpoint] += 0 if origin == "kept" else QUOTA_UNITS[endpoint]
-        return answer
-
+    logger = get_run_logger()
+    found = resolve(workspace, channel, parameters.daily_quota, logger.warning)
+    calls = ListCalls(workspace, found.id, parameters.listing, ask)
     try:
-        videos, dropped = list_channel(call, found, parameters.listing)
+        videos, dropped = list_channel(
+            calls, found, parameters.listing, calls.mark_pages, logger.warning
+        )
     except ChannelNotFoundError:
         forget_channel(workspace, found.id)
         raise
-    get_run_logger().info("YouTube: %d quota units (%s)", units.total(), dict(units))
-    work = f"{answers['fetched']} answers fetched, {answers['unchanged']} unchanged"
-    if answers["kept"]:
-        work += f", {answers['kept']} kept from a list begun before"
-    return videos, dropped, work
+    logger.info("YouTube: %d quota units (%s)", calls.units.total(), dict(calls.units))
+    return videos, dropped, calls.work()
 
 
 def _folder(source: str, channel: str | None) -> Path:

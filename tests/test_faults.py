@@ -130,21 +130,41 @@ STOPS: dict[str, tuple[Callable[[Request], Response], type[Exception], str]] = {
 
 
 @pytest.mark.usefixtures("channel")
-@pytest.mark.parametrize("endpoint", ["playlistItems", "videos", "search"])
+@pytest.mark.parametrize("way", ["uploads", "search"])
 @pytest.mark.parametrize("stop", STOPS)
-def test_a_run_that_stops_in_the_middle_goes_on_there(
-    workspace: Workspace, youtube: YouTubeServer, endpoint: str, stop: str
+def test_a_run_that_stops_after_the_list_goes_on_there(
+    workspace: Workspace, youtube: YouTubeServer, way: str, stop: str
 ) -> None:
     fault, error, said = STOPS[stop]
-    youtube.faults_of[endpoint].extend([None, *[fault] * 5])  # 5: the first try and all others
-    way = WAYS[endpoint]
-    with pytest.raises(error, match=f"YouTube {endpoint}: .*{said}"):
+    youtube.faults_of["videos"].extend([None, *[fault] * 5])  # 5: the first try and all others
+    with pytest.raises(error, match=f"YouTube videos: .*{said}"):
         listing(workspace, listing=way)
     before = asked(youtube)
     youtube.requests.clear()
     youtube.faults_of.clear()
     assert len(listing(workspace, listing=way).videos) == 60
     assert set(before) & set(asked(youtube)) == {before[-1]}  # only what was not answered
+
+
+@pytest.mark.usefixtures("channel")
+@pytest.mark.parametrize("endpoint", ["playlistItems", "search"])
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_run_that_stops_in_the_list_reads_its_pages_again_and_nothing_else(
+    workspace: Workspace, youtube: YouTubeServer, endpoint: str, stop: str
+) -> None:
+    fault, error, said = STOPS[stop]
+    youtube.faults_of[endpoint].extend([None, *[fault] * 10])  # 10: the list is begun anew once
+    way = WAYS[endpoint]
+    with pytest.raises(error, match=f"YouTube {endpoint}: .*{said}"):
+        listing(workspace, listing=way)
+    youtube.requests.clear()
+    youtube.faults_of.clear()
+    assert len(listing(workspace, listing=way).videos) == 60
+    assert [url.partition("?")[0].rpartition("/")[2] for url in asked(youtube)] == [
+        *[endpoint] * 2,
+        *["videos"] * 2,
+    ]
+    assert youtube.not_modified == 1  # the first page, which had been read
 
 
 @pytest.mark.usefixtures("channel")
@@ -168,7 +188,10 @@ def test_what_an_unfinished_run_left_long_ago_is_asked_for_anew(
     with pytest.raises(YouTubeError):
         listing(workspace)
     [begun] = (workspace.root / "youtube-unfinished").iterdir()
-    begun.write_text((datetime.now(UTC) - timedelta(hours=49)).isoformat())
+    left = json.loads(begun.read_bytes())
+    assert left["has_pages"]
+    long_ago = (datetime.now(UTC) - timedelta(hours=49)).isoformat()
+    begun.write_text(json.dumps({**left, "begun": long_ago}))
     assert listing(workspace).work == "2 answers fetched, 3 unchanged"
 
 

@@ -148,13 +148,13 @@ def test_the_long_form_filter_and_the_reasons_hold_for_folders_too(
         workspace, "folder", str(write(tmp_path, "json", rows)), VideosParameters()
     )
     assert len(listing.videos) == 3
-    assert listing.dropped == {"listed twice": 1, "shorter than 180 s": 1, "no title": 1}
+    assert listing.dropped == {"listed twice": 1, "of 180 s or shorter": 1, "no title": 1}
 
 
 def test_the_bundled_channel_is_a_folder_with_shorts(workspace: Workspace) -> None:
     listing = list_videos(workspace, "sample", None, VideosParameters())
     assert len(listing.videos) >= 120
-    assert listing.dropped == {"shorter than 180 s": 6}
+    assert listing.dropped == {"of 180 s or shorter": 6}
     assert len({video.title for video in listing.videos}) < len(listing.videos)
 
 

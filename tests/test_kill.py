@@ -17,7 +17,8 @@ from tests.mortal_runs import Ended, Moment, Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 
 SEED = random.randrange(10**6)
-ANSWERS = 5  # of the API, for sixty videos
+ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list, two of videos
+FIRST_PAGE = 2  # answers are there when the list is half read; the next run reads it from its start
 
 DATA = ["listing", "videos", "splits", "pairs", "thumbnails", "examples", "features", "training"]
 DATA += ["saving", "evaluation", "report", "cards", "registry", "promotion", "index"]
@@ -76,12 +77,13 @@ class Asked(NamedTuple):
 def run_and_watch(
     runs: Runs, youtube: YouTubeServer, workspace: Path, dies: Moment | None = None
 ) -> Ended:
-    """Run once, and see that nothing is asked for that was stored."""
+    """Run once, and see that nothing is asked for that was stored, but the first page if the list
+    was half read."""
     stored = Asked.so_far(workspace)
     youtube.requests.clear()
     youtube.image_requests.clear()
     ended = runs.run(options_of(workspace), dies)
-    assert len(youtube.requests) <= ANSWERS - stored.answers
+    assert len(youtube.requests) <= ANSWERS - stored.answers + (stored.answers == FIRST_PAGE)
     asked = {path.removeprefix("/vi/") for path in youtube.image_requests}
     assert not asked & stored.pictures
     assert ended.killed or ended.run, ended.traceback

@@ -35,7 +35,7 @@ HUB_CLIP = ModelReference(
     fingerprint=COMMIT,
 )
 FUNNEL = [
-    FunnelStage(name="videos", found=121, kept=76, dropped={"shorter than 180 s": 45}),
+    FunnelStage(name="videos", found=121, kept=76, dropped={"of 180 s or shorter": 45}),
     FunnelStage(name="thumbnails", found=76, kept=75, dropped={"thumbnail: HTTP 404": 1}),
 ]
 TITLES = ["Größe", "日本語のタイトル", 'Say "hi" | **now**', "🎉 party", "$x^2$, <b>", "plain"]
@@ -137,7 +137,7 @@ def test_a_model_card_tells_how_the_model_came_about() -> None:
     assert "| epochs | 3, of which epoch 2 was kept |" in text
     assert "| learning rate | 0.0002 |" in text
     assert "| seed | 7 |" in text
-    assert "| videos | 121 | 76 | 45 shorter than 180 s |" in text
+    assert "| videos | 121 | 76 | 45 of 180 s or shorter |" in text
     assert "arXiv:1705.00652" in text
     assert "Shaw Talebi" in text
 

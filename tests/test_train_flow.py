@@ -98,7 +98,7 @@ def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
 
     metrics = metrics_of(first)
     assert metrics["data_funnel"] == [
-        {"name": "videos", "found": 62, "kept": 60, "dropped": {"shorter than 180 s": 2}},
+        {"name": "videos", "found": 62, "kept": 60, "dropped": {"of 180 s or shorter": 2}},
         {"name": "thumbnails", "found": 60, "kept": 60, "dropped": {}},
     ]
     told = "Left out: 2 of 62 videos (2 shorter than 180 s); 0 of 60 thumbnails."

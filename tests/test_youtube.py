@@ -4,6 +4,7 @@ import json
 import logging
 import time
 import traceback
+from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 import requests
+from google.api.error_reason_pb2 import ErrorReason
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
@@ -21,14 +23,17 @@ from tasks.secrets import MissingSecretError, read_secret
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.youtube import (
     ChannelNotFoundError,
+    NoVideosError,
+    QuotaUsedUpError,
     RetryableYouTubeError,
     YouTubeError,
     channel_query,
     request_api,
 )
-from tasks.videos import end_listing, fetch_videos, keep_long_form, list_videos
+from tasks.sources.youtube_refusals import KEY_MENDS
+from tasks.videos import end_listing, fetch_videos, keep_long_form, list_videos, none_left
 from tasks.workspace import Workspace
-from tests.youtube_server import YouTubeServer, make_video
+from tests.youtube_server import YouTubeServer, error_body, make_video
 
 
 def listing(workspace: Workspace, channel: str = "@tester", **parameters: Any) -> Listing:
@@ -41,6 +46,11 @@ def listing(workspace: Workspace, channel: str = "@tester", **parameters: Any) -
         return found
 
     return list_flow()
+
+
+def ask_once(workspace: Workspace) -> dict[str, Any]:
+    """One call, without Prefect's retries."""
+    return request_api(workspace, "channels", {"forHandle": "@tester"}, daily_quota=10_000)
 
 
 def endpoints(youtube: YouTubeServer) -> list[str]:
@@ -104,8 +114,8 @@ def test_each_video_that_is_of_no_use_is_counted_with_its_reason(
     youtube.add_channel(
         [
             make_video(0),
-            make_video(1, duration="PT2M59S"),
-            make_video(2, duration="PT3M"),
+            make_video(1, duration="PT3M"),
+            make_video(2, duration="PT3M1S"),
             make_video(3, privacy="private"),
             make_video(4, deleted=True),
             make_video(5, live="live"),
@@ -122,7 +132,7 @@ def test_each_video_that_is_of_no_use_is_counted_with_its_reason(
         "live now": 1,
         "deleted": 1,
         "private": 1,
-        "shorter than 180 s": 1,
+        "of 180 s or shorter": 1,
         "no title": 1,
     }
 
@@ -135,15 +145,83 @@ def test_every_video_is_either_kept_or_counted(durations: list[float], least: fl
     ]
     kept, dropped = keep_long_form(videos * 2, least)
     assert len(kept) + dropped.total() == 2 * len(durations)
-    assert all((video.duration_seconds or 0) >= least for video in kept)
+    assert all((video.duration_seconds or 0) > least or least == 0 for video in kept)
 
 
-def test_a_channel_with_nothing_of_use_is_an_error_that_counts(
-    workspace: Workspace, youtube: YouTubeServer
+@pytest.mark.parametrize(
+    ("limit", "kept"),
+    [(180, ["PT3M1S"]), (179, ["PT3M", "PT3M1S"]), (0, ["P0D", "PT2M59S", "PT3M", "PT3M1S"])],
+)
+def test_a_short_may_be_as_long_as_the_limit_and_179_is_the_articles_least_of_180(
+    workspace: Workspace, youtube: YouTubeServer, limit: float, kept: list[str]
 ) -> None:
-    youtube.add_channel([make_video(n, duration="PT30S") for n in range(3)])
-    with pytest.raises(SourceError, match=r"none of 3 videos .*3 shorter than 180 s.*lower videos"):
+    durations = ["P0D", "PT2M59S", "PT3M", "PT3M1S"]
+    youtube.add_channel([make_video(n, duration=text) for n, text in enumerate(durations)])
+    found = listing(workspace, min_duration_seconds=limit).videos
+    assert [durations[int(video.id[-1])] for video in found] == kept[::-1]
+
+
+NOTHING_OF_USE = {
+    "shorts": (
+        {"duration": "PT30S"},
+        "none of 3 videos can be used (3 of 180 s or shorter). "
+        "To keep the short ones, lower videos.min_duration_seconds.",
+    ),
+    "private": (
+        {"privacy": "private"},
+        "none of 3 videos can be used (3 private). "
+        "Only public videos can be read: make some public, or choose another channel.",
+    ),
+    "streams": (
+        {"live": "upcoming"},
+        "none of 3 videos can be used (3 upcoming). Run again when the streams are over.",
+    ),
+    "titles": (
+        {"title": " "},
+        "none of 3 videos can be used (3 no title). Choose another channel.",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING_OF_USE)
+def test_a_channel_with_nothing_of_use_is_an_error_that_counts_and_mends_the_reason(
+    workspace: Workspace, youtube: YouTubeServer, kind: str
+) -> None:
+    changes, said = NOTHING_OF_USE[kind]
+    youtube.add_channel([make_video(n, **changes) for n in range(3)])
+    with pytest.raises(SourceError) as error:
         listing(workspace)
+    assert str(error.value) == f"channel: {said}"
+
+
+def test_several_reasons_have_several_mends_the_most_frequent_first() -> None:
+    said = none_left("folder", Counter({"no title": 1, "of 60 s or shorter": 4, "upcoming": 2}))
+    assert said.startswith("channel: none of 7 videos can be used (4 of 60 s or shorter, 2 upcom")
+    places = [said.index(word) for word in ("min_duration_seconds", "are over", "field title")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hub", "the dataset has no rows. Choose another dataset."),
+        ("folder", "the folder describes no videos. Add entries to its manifest"),
+    ],
+)
+def test_a_source_without_videos_is_told_what_it_lacks(source: str, said: str) -> None:
+    assert none_left(source, Counter()).startswith(f"channel: {said}")
+    assert "min_duration" not in none_left(source, Counter())
+
+
+@pytest.mark.parametrize("way", ["uploads", "search"])
+def test_an_empty_channel_has_no_public_videos(
+    workspace: Workspace, youtube: YouTubeServer, way: str
+) -> None:
+    """Its list of uploads is a 404 of YouTube's."""
+    youtube.add_channel([])
+    with pytest.raises(NoVideosError, match="channel: '@tester' has no public videos"):
+        listing(workspace, listing=way)
+    assert len(youtube.requests) == 2
 
 
 def test_a_repeated_page_token_does_not_go_round_for_ever(
@@ -163,7 +241,7 @@ def test_an_unknown_channel_fails_at_once(workspace: Workspace, youtube: YouTube
 
 @pytest.mark.parametrize(
     ("status", "reason"),
-    [(500, "backendError"), (503, ""), (429, ""), (403, "rateLimitExceeded")],
+    [(500, "backendError"), (503, ""), (429, ""), (403, "rateLimitExceeded"), (409, "conflict")],
 )
 def test_a_passing_failure_is_retried(
     workspace: Workspace, youtube: YouTubeServer, status: int, reason: str
@@ -206,21 +284,106 @@ def test_retry_after_is_honoured(workspace: Workspace, youtube: YouTubeServer) -
     assert time.monotonic() - started >= 1
 
 
+KEY_REFUSED = {
+    (400, "badRequest", "API_KEY_INVALID"): "Set YOUTUBE_API_KEY to a key that exists",
+    (400, "keyInvalid", ""): "Set YOUTUBE_API_KEY to a key that exists",
+    (400, "keyExpired", ""): "The key has expired",
+    (403, "forbidden", "API_KEY_HTTP_REFERRER_BLOCKED"): "application restrictions to None",
+    (403, "forbidden", "API_KEY_IP_ADDRESS_BLOCKED"): "this machine's is not among them. Add it",
+    (403, "forbidden", "API_KEY_ANDROID_APP_BLOCKED"): "restricted to apps of telephones",
+    (403, "forbidden", "API_KEY_IOS_APP_BLOCKED"): "restricted to apps of telephones",
+    (403, "forbidden", "API_KEY_SERVICE_BLOCKED"): "API restrictions leave out the YouTube Data",
+    (403, "ipRefererBlocked", ""): "restricted to web pages or IP addresses",
+    (403, "forbidden", "SERVICE_DISABLED"): "Enable it for the key's project at https://console",
+    (403, "accessNotConfigured", ""): "in which the YouTube Data API v3 is enabled",
+    (403, "forbidden", "CONSUMER_SUSPENDED"): "Google has suspended the key's project",
+    (403, "forbidden", "CONSUMER_INVALID"): "The key's project is not there",
+    (403, "forbidden", "BILLING_DISABLED"): "The billing account of the key's project",
+    (403, "forbidden", ""): "Set YOUTUBE_API_KEY to a key of a project",
+    (401, "authError", "CREDENTIALS_MISSING"): "Set YOUTUBE_API_KEY to a key that exists",
+}
+
+
+@pytest.mark.parametrize("refusal", KEY_REFUSED)
+def test_the_reason_for_which_a_key_is_refused_chooses_the_mend(
+    workspace: Workspace, youtube: YouTubeServer, refusal: tuple[int, str, str]
+) -> None:
+    status, reason, detail = refusal
+    youtube.answer_next(error_body(status, reason, detail), status)
+    with pytest.raises(YouTubeError) as error:
+        ask_once(workspace)
+    said = str(error.value)
+    assert said.startswith("YouTube channels: the key was refused (HTTP ")
+    assert KEY_REFUSED[refusal] in said
+    assert (detail or reason) in said
+    disabled = {"SERVICE_DISABLED", "accessNotConfigured"} & {reason, detail}
+    assert ("Enable it" in said) == bool(disabled)
+
+
+def test_each_reason_of_googles_that_concerns_a_key_or_its_project_has_a_mend() -> None:
+    starts = ("API_KEY_", "SERVICE_", "CONSUMER_", "BILLING_", "CREDENTIALS_MISSING")
+    reasons = [name for name, _ in ErrorReason.items() if name.startswith(starts)]
+    assert len(reasons) >= 10
+    assert set(reasons) <= set(KEY_MENDS)
+
+
+def test_an_old_answer_about_a_wrong_key_is_known_by_its_words(
+    workspace: Workspace, youtube: YouTubeServer
+) -> None:
+    for words, mend in (("API key not valid.", "that exists"), ("API key expired.", "has expired")):
+        youtube.answer_next(error_body(400, "badRequest", message=words), 400)
+        with pytest.raises(YouTubeError, match=f"the key was refused .*{words}.*{mend}"):
+            ask_once(workspace)
+
+
+DAYS = [{"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quota_limit": "defaultPerDayPerProject"}}]
+
+
 @pytest.mark.parametrize(
-    ("status", "reason", "mend"),
+    ("status", "body"),
     [
-        (403, "quotaExceeded", "filled again at midnight Pacific time"),
-        (403, "dailyLimitExceeded", "filled again at midnight Pacific time"),
-        (403, "accessNotConfigured", "YouTube Data API v3 is enabled"),
-        (400, "keyInvalid", "Set YOUTUBE_API_KEY"),
-        (403, "forbidden", "Set YOUTUBE_API_KEY"),
+        (403, error_body(403, "quotaExceeded")),
+        (403, error_body(403, "dailyLimitExceeded")),
+        (429, error_body(429, "rateLimitExceeded", details=DAYS)),
     ],
 )
-def test_a_failure_for_good_is_not_retried_and_tells_the_mend(
-    workspace: Workspace, youtube: YouTubeServer, status: int, reason: str, mend: str
+def test_a_days_quota_that_is_used_up_is_not_asked_again(
+    workspace: Workspace, youtube: YouTubeServer, status: int, body: str
 ) -> None:
-    youtube.fail_next(status, reason)
-    with pytest.raises(YouTubeError, match=mend):
+    youtube.answer_next(body, status)
+    with pytest.raises(QuotaUsedUpError, match="filled again at midnight Pacific time"):
+        listing(workspace)
+    assert len(youtube.requests) == 1
+
+
+MINUTES = [{"reason": "RATE_LIMIT_EXCEEDED", "metadata": {"quota_limit": "PerMinutePerProject"}}]
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (409, error_body(409, "SERVICE_UNAVAILABLE", status="ABORTED")),
+        (409, ""),
+        (408, ""),
+        (403, error_body(403, "forbidden", "RATE_LIMIT_EXCEEDED", status="RESOURCE_EXHAUSTED")),
+        (403, error_body(403, "rateLimitExceeded", details=MINUTES)),
+        (400, error_body(400, "", status="UNAVAILABLE")),
+        (504, error_body(504, "", details="none", errors=[None, 5, {"reason": 5}])),
+    ],
+)
+def test_an_error_answer_that_passes_may_be_tried_again(
+    workspace: Workspace, youtube: YouTubeServer, status: int, body: str
+) -> None:
+    youtube.answer_next(body, status)
+    with pytest.raises(RetryableYouTubeError, match=f"fails now .HTTP {status}.* Run again later"):
+        ask_once(workspace)
+
+
+def test_what_is_refused_for_another_reason_is_told_in_googles_words(
+    workspace: Workspace, youtube: YouTubeServer
+) -> None:
+    youtube.fail_next(403, "channelClosed")
+    with pytest.raises(YouTubeError, match=r"refused \(HTTP 403, channelClosed: 'stand-in cha"):
         listing(workspace)
     assert len(youtube.requests) == 1
 
@@ -323,7 +486,11 @@ def as_json_schema(discovery: dict[str, Any], name: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("endpoint", "params", "schema"),
     [
-        ("channels", {"part": "contentDetails", "forHandle": "@tester"}, "ChannelListResponse"),
+        (
+            "channels",
+            {"part": "snippet,contentDetails,statistics", "forHandle": "@tester"},
+            "ChannelListResponse",
+        ),
         (
             "playlistItems",
             {"part": "contentDetails,status", "playlistId": "UU" + "x" * 22, "maxResults": 50},

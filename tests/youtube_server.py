@@ -32,18 +32,29 @@ def make_video(number: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def error_body(status: int, reason: str) -> str:
-    """One of Google's."""
+def error_body(status: int, reason: str, detail: str = "", /, **fields: Any) -> str:
+    """One of Google's; `detail` is the reason of an ErrorInfo, `fields` replace the error's."""
     error = {
         "code": status,
         "message": f"stand-in {reason}",
         "errors": [{"message": reason, "domain": "youtube", "reason": reason}],
+        **fields,
     }
+    if detail:
+        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": detail}
+        help_ = {"@type": "type.googleapis.com/google.rpc.Help", "links": []}
+        error["details"] = [help_, info | {"domain": "googleapis.com"}]
     return json.dumps({"error": error})
 
 
 def _same(name: str, other: str) -> bool:
     return unicodedata.normalize("NFC", name).lower() == unicodedata.normalize("NFC", other).lower()
+
+
+def with_status(status: int, reason: str, **kinds: Any) -> Callable[[Request], Response]:
+    """A fault: one of Google's error answers."""
+    body = error_body(status, reason, **kinds)
+    return lambda request: Response(body, status, content_type="application/json")
 
 
 class YouTubeServer:
@@ -65,6 +76,12 @@ class YouTubeServer:
         self.repeat_page_token = False
         self.endless_page_tokens = False
         self.has_thumbnails = True
+        self.ends_after: dict[str, int] = {"playlistItems": 20_000, "search": 500}
+        self.counts_videos = True
+        self.before_page: Callable[[], None] = lambda: None
+        """Called before each page of a list is made."""
+        self.spoil: dict[tuple[str, str], Callable[[dict[str, Any]], Any]] = {}
+        """(endpoint, video id) → what is made of its item."""
         http.expect_request("/youtube/v3/channels").respond_with_handler(self._channels)
         http.expect_request("/youtube/v3/playlistItems").respond_with_handler(self._playlist_items)
         http.expect_request("/youtube/v3/videos").respond_with_handler(self._videos)
@@ -136,6 +153,9 @@ class YouTubeServer:
                     "customUrl": channel["handle"].lower(),
                 },
                 "contentDetails": {"relatedPlaylists": {"uploads": "UU" + channel["id"][2:]}},
+                "statistics": {"videoCount": str(len(self._public(channel["id"])))}
+                if self.counts_videos
+                else {},
             }
             for channel in self.channels.values()
             if self._is_asked_for(channel, request)
@@ -155,7 +175,14 @@ class YouTubeServer:
             or (username is not None and _same(username, channel["username"]))
         )
 
-    def _page(self, request: Request, items: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    def _public(self, channel_id: str) -> list[dict[str, Any]]:
+        videos = self._newest_first(channel_id)
+        return [v for v in videos if v["privacy"] == "public" and not v["deleted"]]
+
+    def _spoilt(self, endpoint: str, video: dict[str, Any], item: dict[str, Any]) -> Any:
+        return self.spoil.get((endpoint, video["id"]), lambda item: item)(item)
+
+    def _page(self, request: Request, items: list[Any], endpoint: str, kind: str) -> dict[str, Any]:
         start = int(request.args.get("pageToken", "T0")[1:])
         size = int(request.args.get("maxResults", 5))
         page: dict[str, Any] = {
@@ -163,7 +190,7 @@ class YouTubeServer:
             "items": items[start : start + size],
             "pageInfo": {"totalResults": len(items), "resultsPerPage": size},
         }
-        if start + size < len(items):
+        if start + size < min(len(items), self.ends_after[endpoint]):
             page["nextPageToken"] = "T0" if self.repeat_page_token else f"T{start + size}"
         elif self.endless_page_tokens:
             page["nextPageToken"] = f"T{start + size}"
@@ -173,37 +200,50 @@ class YouTubeServer:
         return sorted(self.channels[channel_id]["videos"], key=lambda v: -v["day"])
 
     def _playlist_items(self, request: Request) -> Response:
+        self.before_page()
+        videos = self._newest_first("UC" + request.args["playlistId"][2:])
         items = [
-            {
-                "kind": "youtube#playlistItem",
-                "etag": "e",
-                "id": f"item-{video['id']}",
-                "contentDetails": {"videoId": video["id"]},
-                "status": {
-                    "privacyStatus": "privacyStatusUnspecified"
-                    if video["deleted"]
-                    else video["privacy"]
+            self._spoilt(
+                "playlistItems",
+                video,
+                {
+                    "kind": "youtube#playlistItem",
+                    "etag": "e",
+                    "id": f"item-{video['id']}",
+                    "contentDetails": {"videoId": video["id"]},
+                    "status": {
+                        "privacyStatus": "privacyStatusUnspecified"
+                        if video["deleted"]
+                        else video["privacy"]
+                    },
                 },
-            }
-            for video in self._newest_first("UC" + request.args["playlistId"][2:])
+            )
+            for video in videos
         ]
-        body = self._page(request, items, "youtube#playlistItemListResponse")
+        body = self._page(request, items, "playlistItems", "youtube#playlistItemListResponse")
+        if not videos:  # YouTube has no list of uploads then
+            fault = with_status(404, "playlistNotFound")
+            self.faults_of["playlistItems"].appendleft(fault)
         return self._answer(request, "playlistItems", body)
 
     def _search(self, request: Request) -> Response:
+        self.before_page()
         channel = request.args["channelId"]
         items: list[dict[str, Any]] = [
-            {
-                "kind": "youtube#searchResult",
-                "etag": "e",
-                "id": {"kind": "youtube#video", "videoId": video["id"]},
-            }
-            for video in self._newest_first(channel)
-            if video["privacy"] == "public" and not video["deleted"]
+            self._spoilt(
+                "search",
+                video,
+                {
+                    "kind": "youtube#searchResult",
+                    "etag": "e",
+                    "id": {"kind": "youtube#video", "videoId": video["id"]},
+                },
+            )
+            for video in self._public(channel)
         ]
         itself = {"kind": "youtube#channel", "channelId": channel}
         items.append({"kind": "youtube#searchResult", "etag": "e", "id": itself})
-        body = self._page(request, items, "youtube#searchListResponse")
+        body = self._page(request, items, "search", "youtube#searchListResponse")
         return self._answer(request, "search", body)
 
     def _feed(self, request: Request) -> Response:
@@ -230,7 +270,7 @@ class YouTubeServer:
         shown = [v for v in shown if not v["deleted"] and v["privacy"] != "private"]
         body = {
             "kind": "youtube#videoListResponse",
-            "items": [self._video(video) for video in shown],
+            "items": [self._spoilt("videos", video, self._video(video)) for video in shown],
             "pageInfo": {"totalResults": len(shown), "resultsPerPage": len(shown)},
         }
         return self._answer(request, "videos", body)

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -19,8 +20,7 @@ import requests
 import urllib3
 from prefect import task
 from prefect.tasks import exponential_backoff
-from pydantic import AwareDatetime, BaseModel, Field, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import AwareDatetime, BaseModel, ValidationError
 
 from tasks.channels import YouTubeChannel
 from tasks.downloads import TooLargeError, TooSlowError, read_body
@@ -30,6 +30,18 @@ from tasks.retries import only_on
 from tasks.secrets import read_secret
 from tasks.sources import SourceError, Video, parse_duration
 from tasks.sources.channel_name import channel_query
+from tasks.sources.youtube_answers import (
+    VIDEO,
+    Answer,
+    ChannelItem,
+    PlaylistItem,
+    SearchResult,
+    VideoItem,
+    first_problem,
+    name_of,
+    problem_of,
+)
+from tasks.sources.youtube_refusals import read_refusal
 from tasks.workspace import Workspace, fingerprint
 
 PAGE = 50  # the API's largest page, and the most ids in one call
@@ -39,11 +51,18 @@ LARGEST = 20_000_000  # bytes; an answer of 50 videos has some 200,000
 IDLE_PAGES = 3  # in a row without anything new; a search may have an empty page in its middle
 PAGES = 2000  # of one list; an endless one must end. YouTube lists 20,000 videos at most
 RESUMABLE = timedelta(hours=48)  # a list that was begun longer ago is begun again
+READINGS = 4  # of one list in one run, if it changes while it is read
+UPLOADS_LISTED = 20_000  # videos of a channel that YouTube lists at most
+SEARCH_LISTED = 500  # results that a search gives at most
+NAMED = 3  # of several things, so many are told by their names
 LONGEST_WAIT = 60.0  # seconds; a longer Retry-After is cut to this
 
 Params = dict[str, str | int]
 Call = Callable[[str, Params], dict[str, Any]]
 """(endpoint, parameters) → the parsed answer of one API call."""
+
+Ask = Callable[[str, Params, datetime | None], dict[str, Any]]
+"""The same, with the moment since when a stored answer need not be asked for again."""
 
 Origin = Literal["fetched", "unchanged", "kept"]
 """How an answer came: new, as it was the last time, or kept from a list begun just before."""
@@ -51,6 +70,7 @@ Origin = Literal["fetched", "unchanged", "kept"]
 ORIGIN = "thumbtune:origin"
 """Where an answer that was not fetched anew tells its origin."""
 
+PAGED = {"playlistItems", "search"}
 QUOTA_UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 """https://developers.google.com/youtube/v3/determine_quota_cost"""
 
@@ -67,178 +87,263 @@ class ChannelNotFoundError(SourceError):
     """There is no such channel."""
 
 
-PASSING_REASONS = {"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"}
-QUOTA_REASONS = {"quotaExceeded", "dailyLimitExceeded"}
-KEY_REASONS = {"keyInvalid", "keyExpired", "badRequest", "API_KEY_INVALID", "forbidden"}
-KEY_REASONS |= {"accessNotConfigured", "ipRefererBlocked", "SERVICE_DISABLED"}
+class NoVideosError(SourceError):
+    """The channel has no public videos."""
 
 
-class _Playlists(BaseModel):
-    uploads: str
+class QuotaUsedUpError(YouTubeError):
+    """Google gives this key no more calls today."""
 
 
-class _ChannelDetails(BaseModel):
-    related_playlists: _Playlists = Field(alias="relatedPlaylists")
+class RefusedError(YouTubeError):
+    """The API refused what was asked for, not the key."""
 
-
-class _ChannelSnippet(BaseModel):
-    title: str | None = None
-    custom_url: str | None = Field(None, alias="customUrl")
-
-
-class _Channel(BaseModel):
-    id: str
-    snippet: _ChannelSnippet = _ChannelSnippet()
-    details: _ChannelDetails = Field(alias="contentDetails")
-
-
-class _Status(BaseModel):
-    privacy: str = Field("public", alias="privacyStatus")
-
-
-class _PlaylistItemDetails(BaseModel):
-    video_id: str = Field(alias="videoId")
-
-
-class _PlaylistItem(BaseModel):
-    details: _PlaylistItemDetails = Field(alias="contentDetails")
-    status: _Status = _Status()
-
-
-class _ResultId(BaseModel):
-    kind: str
-    video_id: str = Field("", alias="videoId")
-
-
-class _SearchResult(BaseModel):
-    id: _ResultId
-
-
-class _Thumbnail(BaseModel):
-    url: str
-    width: int = 0
-
-
-class _Snippet(BaseModel):
-    title: str
-    live: str = Field("none", alias="liveBroadcastContent")
-    thumbnails: dict[str, _Thumbnail] = {}
-    published_at: str | None = Field(None, alias="publishedAt")
-
-
-class _VideoDetails(BaseModel):
-    duration: str | None = None
-
-
-class _Video(BaseModel):
-    id: str
-    snippet: _Snippet
-    details: _VideoDetails = Field(_VideoDetails(), alias="contentDetails")
-    status: _Status = _Status()
-
-
-class _Channels(BaseModel):
-    items: list[_Channel] = []
-
-
-class _Videos(BaseModel):
-    items: list[_Video] = []
-
-
-class _PlaylistPage(BaseModel):
-    items: list[_PlaylistItem] = []
-    next_page: str | None = Field(None, alias="nextPageToken")
-
-
-class _SearchPage(BaseModel):
-    items: list[_SearchResult] = []
-    next_page: str | None = Field(None, alias="nextPageToken")
-
-
-ANSWERS: dict[str, type[BaseModel]] = {
-    "channels": _Channels,
-    "playlistItems": _PlaylistPage,
-    "search": _SearchPage,
-    "videos": _Videos,
-}
-"""What is used of each endpoint's answer; an answer of other types is not stored."""
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def list_channel(
-    call: Call, channel: YouTubeChannel, listing: Literal["uploads", "search"]
+    call: Call,
+    channel: YouTubeChannel,
+    listing: Literal["uploads", "search"],
+    mark_pages: Callable[[bool], None] = lambda whole: None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[list[Video], Counter[str]]:
     """List a channel's videos, newest first.
 
     Args:
         call: makes one API call.
+        mark_pages: is told when all pages of the list are read in one go (True), and when they
+            are about to be read anew (False): answers that are kept must not be used then.
+        tell: is told what the user should know.
 
     Returns:
         The public, finished videos, and reason → number of those left out.
+
+    Raises:
+        NoVideosError: the channel has none.
+        ChannelNotFoundError: the channel is gone.
     """
-    listed = _uploads(call, channel.uploads) if listing == "uploads" else _search(call, channel.id)
-    return _videos(call, list(listed))
+    try:
+        read = _read_list(call, *_list_of(channel, listing), mark_pages, tell)
+    except RefusedError as error:
+        if error.status != 404:
+            raise
+        find_channel(call, channel.id)  # raises if it is gone, and not only empty
+        raise NoVideosError(_no_videos(channel)) from None
+    if not (read.listed or read.odd):
+        raise NoVideosError(_no_videos(channel))
+    videos, dropped = _videos(call, read, tell)
+    if not _is_whole(read, listing):
+        if missing := _missing(count_videos(call, channel.id), read, listing, tell):
+            dropped["not listed by YouTube"] = missing
+    return videos, dropped
+
+
+def _no_videos(channel: YouTubeChannel) -> str:
+    return (
+        f"channel: {channel.handle or channel.title or channel.id!r} has no public videos. Choose "
+        "another channel, or run again when it has some."
+    )
 
 
 def find_channel(call: Call, channel: str) -> YouTubeChannel:
-    """What YouTube says of a channel, given in any spelling.
+    """Ask who a channel is, given in any spelling, for one quota unit.
 
     https://developers.google.com/youtube/v3/docs/channels/list
     """
-    answer = _Channels.model_validate(
-        call("channels", {"part": "contentDetails,snippet", **channel_query(channel)})
-    )
-    if not answer.items:
+    params: Params = {"part": "snippet,contentDetails", **channel_query(channel)}
+    items = Answer.model_validate(call("channels", params)).items
+    if not items:
         raise ChannelNotFoundError(
             f"channel: YouTube knows no channel {channel!r}. Check the spelling, or copy the "
             "address of the channel's page."
         )
-    found = answer.items[0]
-    handle = found.snippet.custom_url or ""  # of some channels an address of an older kind
+    found = ChannelItem.model_validate(items[0])
+    handle = (found.snippet and found.snippet.custom_url) or ""
     return YouTubeChannel(
         id=found.id,
         uploads=found.details.related_playlists.uploads,
-        title=found.snippet.title or "",
-        handle=handle if handle.startswith("@") else "",
+        title=(found.snippet and found.snippet.title) or "",
+        handle=handle if handle.startswith("@") else "",  # some have an address of an older kind
     )
+
+
+def count_videos(call: Call, channel_id: str) -> int | None:
+    """How many public videos a channel has by YouTube's own count, for one quota unit."""
+    answer = call("channels", {"part": "contentDetails,statistics", "id": channel_id})
+    for item in Answer.model_validate(answer).items:
+        found = ChannelItem.model_validate(item)
+        return found.statistics.videos if found.statistics else None
+    return None
 
 
 class Listed(NamedTuple):
     """A video as a list names it."""
 
     id: str
-    is_private: bool
+    privacy: str = "public"
 
 
-def _uploads(call: Call, playlist: str) -> Iterator[Listed]:
-    """https://developers.google.com/youtube/v3/docs/playlistItems/list"""
-    params: Params = {"part": "contentDetails,status", "playlistId": playlist, "maxResults": PAGE}
-    for answer in _pages(call, "playlistItems", params):
-        for item in _PlaylistPage.model_validate(answer).items:
-            yield Listed(item.details.video_id, is_private=item.status.privacy == "private")
+def _list_of(found: YouTubeChannel, listing: str) -> tuple[str, Params]:
+    """The endpoint and the parameters of a list: of the uploads, or the article's search.
 
-
-def _search(call: Call, channel_id: str) -> Iterator[Listed]:
-    """The article's way. https://developers.google.com/youtube/v3/docs/search/list"""
-    params: Params = {
+    https://developers.google.com/youtube/v3/docs/playlistItems/list
+    https://developers.google.com/youtube/v3/docs/search/list
+    """
+    if listing == "uploads":
+        part = "contentDetails,status"
+        return "playlistItems", {"part": part, "playlistId": found.uploads, "maxResults": PAGE}
+    return "search", {
         "part": "snippet,id",
-        "channelId": channel_id,
+        "channelId": found.id,
         "order": "date",
         "maxResults": PAGE,
     }
-    for answer in _pages(call, "search", params):
-        for item in _SearchPage.model_validate(answer).items:
-            if item.id.kind == "youtube#video" and item.id.video_id:
-                yield Listed(item.id.video_id, is_private=False)
+
+
+class Read(NamedTuple):
+    """What one reading of all pages of a list gave."""
+
+    listed: list[Listed]
+    odd: list[str]
+    """What names the items that are not as documented."""
+    others: int
+    """Items that are no videos; a search gives the channel itself."""
+    totals: list[int]
+    """How many items there are, as page after page says; not of a search, which only estimates."""
+    estimate: int | None
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether nothing went from the list while it was read.
+
+        What goes from an earlier page pulls a video from the next page onto one that was read.
+        What comes pushes videos onto the next page, where they are listed twice.
+        """
+        return all(later >= earlier for earlier, later in pairwise(self.totals))
+
+
+class _PageError(Exception):
+    """A page after the first cannot be read, for which the page's token may be to blame."""
+
+    def __init__(self, page: int, cause: YouTubeError | RetryableYouTubeError | None) -> None:
+        super().__init__(page, cause)
+        self.page = page
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"page {self.page} of the list cannot be read ({self.cause or 'it is not kept'})"
+
+
+def _read_list(
+    call: Call,
+    endpoint: str,
+    params: Params,
+    mark_pages: Callable[[bool], None],
+    tell: Callable[[str], None],
+) -> Read:
+    """Read all pages in one go, and begin anew if one fails or the list changes meanwhile.
+
+    A page token is a place in a list, so what is read behind it fits to the pages before it only
+    if nothing has gone from those. That is seen by YouTube's count, unless something old came
+    into the list in the same moment. What every reading lacks would have had to be moved in each.
+
+    Raises:
+        RefusedError: the first page is refused.
+        YouTubeError: a later page is, twice.
+    """
+    reads: list[Read] = []
+    failed = False
+    for number in range(READINGS):
+        if number:
+            mark_pages(False)
+        try:
+            reads.append(_read_once(call, endpoint, params))
+        except RefusedError as error:
+            if number:  # it was read a moment ago, so there is such a list
+                raise _said_of_page(endpoint, _PageError(1, error)) from None
+            raise
+        except _PageError as error:
+            if failed and error.cause:
+                raise _said_of_page(endpoint, error) from None
+            failed = failed or bool(error.cause)
+            tell(f"YouTube {endpoint}: {error}; the list is begun anew")
+            continue
+        if reads[-1].is_steady or reads[-1] in reads[:-1]:
+            mark_pages(True)
+            return reads[-1]
+        tell(f"YouTube {endpoint}: the list has changed while it was read; it is begun anew")
+    tell(f"YouTube {endpoint}: the list changed in each of {READINGS} readings; all are used")
+    mark_pages(True)
+    together = dict.fromkeys(entry for read in reads for entry in read.listed)
+    return reads[-1]._replace(listed=list(together))
+
+
+def _said_of_page(endpoint: str, error: _PageError) -> Exception:
+    kind = RetryableYouTubeError if isinstance(error.cause, RetryableYouTubeError) else YouTubeError
+    return kind(
+        f"YouTube {endpoint}: page {error.page} of the list fails, though the list was begun anew "
+        f"({error.cause}) Run again later: the list is begun anew then too."
+    )
+
+
+def _read_once(call: Call, endpoint: str, params: Params) -> Read:
+    listed, odd, others, totals = [], [], 0, []
+    estimate = None
+    for answer in _pages(call, endpoint, params):
+        page = Answer.model_validate(answer)
+        for item in page.items:
+            try:
+                entry = _listed(endpoint, item)
+            except ValidationError:
+                odd.append(name_of(item))
+                continue
+            others += entry is None
+            listed += [entry] if entry else []
+        estimate = page.total if page.total is not None else estimate
+        if page.total is not None and endpoint != "search":
+            totals.append(page.total)
+    return Read(listed, odd, others, totals, estimate)
+
+
+def _listed(endpoint: str, item: Any) -> Listed | None:
+    """The video of a list's item, None if it is something else.
+
+    Raises:
+        ValidationError: the item is not as documented.
+    """
+    if endpoint == "playlistItems":
+        entry = PlaylistItem.model_validate(item)
+        return Listed(entry.details.video_id, entry.status.privacy if entry.status else "public")
+    result = SearchResult.model_validate(item)
+    return Listed(result.id.video_id) if result.id.kind == VIDEO else None
 
 
 def _pages(call: Call, endpoint: str, params: Params) -> Iterator[dict[str, Any]]:
-    """The answers of all pages; tokens that go round, or on and on without anything new, end it."""
+    """The answers of all pages; tokens that go round, or on and on without anything new, end it.
+
+    Raises:
+        _PageError: a page after the first cannot be had, or not from where the first came.
+    """
     tokens: set[str] = set()
     items: set[str] = set()
     token: str | None = None
     idle = 0
-    for _ in range(PAGES):
-        answer = call(endpoint, {**params, **({"pageToken": token} if token else {})})
+    from_kept: set[bool] = set()
+    for page in range(1, PAGES + 1):
+        try:
+            answer = call(endpoint, {**params, **({"pageToken": token} if token else {})})
+        except QuotaUsedUpError:
+            raise
+        except (YouTubeError, RetryableYouTubeError) as error:
+            if not token:
+                raise
+            raise _PageError(page, error) from None
+        from_kept.add(origin_of(answer) == "kept")
+        if len(from_kept) > 1:
+            raise _PageError(page, None)
         yield answer
         new = {json.dumps(item, sort_keys=True) for item in answer.get("items", [])} - items
         token = answer.get("nextPageToken")
@@ -252,39 +357,120 @@ def _pages(call: Call, endpoint: str, params: Params) -> Iterator[dict[str, Any]
     )
 
 
-def _videos(call: Call, listed: list[Listed]) -> tuple[list[Video], Counter[str]]:
+def _is_whole(read: Read, listing: str) -> bool:
+    """Whether a list has all that YouTube says of its length; of a search that is an estimate."""
+    total = read.totals[-1] if read.totals else UPLOADS_LISTED
+    return listing == "uploads" and total <= _given(read) < UPLOADS_LISTED
+
+
+def _given(read: Read) -> int:
+    """How many items of a list were read."""
+    return len({entry.id for entry in read.listed}) + read.others + len(read.odd)
+
+
+def _missing(videos: int | None, read: Read, listing: str, tell: Callable[[str], None]) -> int:
+    """How many public videos the list lacks, so far as YouTube tells.
+
+    Args:
+        videos: how many the channel has, if that is known.
+    """
+    distinct = {entry.id: entry for entry in read.listed}.values()
+    given = _given(read)
+    public = sum(entry.privacy == "public" for entry in distinct) + len(read.odd)
+    said = given if read.estimate is None else read.estimate
+    counted = videos is not None
+    missing = max(videos - public if videos is not None else said - given, 0)
+    if not missing:
+        return 0
+    if listing == "search":
+        tell(
+            f"YouTube {'counts' if counted else 'estimates'} {missing} more videos than its search "
+            f"gave; a search ends after {SEARCH_LISTED}. videos.listing uploads gives up to "
+            f"{UPLOADS_LISTED:,}."
+        )
+    else:
+        tell(
+            f"YouTube counts {missing} more videos than its list of uploads gave; the list ends "
+            f"after {UPLOADS_LISTED:,}."
+        )
+    return missing if counted or listing == "uploads" else 0
+
+
+def _videos(
+    call: Call, read: Read, tell: Callable[[str], None]
+) -> tuple[list[Video], Counter[str]]:
     """https://developers.google.com/youtube/v3/docs/videos/list"""
-    distinct = list({entry.id: entry for entry in listed}.values())
+    distinct = list({entry.id: entry for entry in read.listed}.values())
     dropped: Counter[str] = Counter()
-    if len(listed) > len(distinct):
-        dropped["listed twice"] = len(listed) - len(distinct)
+    if len(read.listed) > len(distinct):
+        dropped["listed twice"] = len(read.listed) - len(distinct)
     videos = []
+    odd = [Odd(name, "it names no video") for name in read.odd]
     for start in range(0, len(distinct), PAGE):
         asked = distinct[start : start + PAGE]
         ids = ",".join(entry.id for entry in asked)
-        answer = _Videos.model_validate(
-            call("videos", {"part": "snippet,contentDetails,status", "id": ids})
-        )
-        found = {item.id: item for item in answer.items}
+        answer = call("videos", {"part": "snippet,contentDetails,status", "id": ids})
+        found, strange = _read_videos(answer, asked)
+        odd += strange
         for entry in asked:
-            reason = _unusable(entry, found.get(entry.id))
-            if reason:
+            if entry.id in {item.name for item in strange}:
+                continue
+            if reason := _unusable(entry, found.get(entry.id)):
                 dropped[reason] += 1
             else:
                 videos.append(_video(found[entry.id]))
+    if odd:
+        dropped[_reason_of(odd)] = len(odd)
+        told = ", ".join(f"{item.name:.40} ({item.problem})" for item in odd[:10])
+        tell(f"YouTube: {len(odd)} videos are left out, for their answers are odd: {told}")
     return videos, dropped
 
 
-def _unusable(entry: Listed, item: _Video | None) -> str | None:
+class Odd(NamedTuple):
+    """An item that is not as documented."""
+
+    name: str
+    problem: str
+
+
+def _reason_of(odd: list[Odd]) -> str:
+    """The reason that counts odd items, with the first names."""
+    names = ", ".join(f"{item.name:.40}" for item in odd[:NAMED])
+    return f"odd answer of YouTube ({names}{', …' if len(odd) > NAMED else ''})"
+
+
+def _read_videos(
+    answer: dict[str, Any], asked: list[Listed]
+) -> tuple[dict[str, VideoItem], list[Odd]]:
+    """The items by their ids, and those of the asked ids whose item is odd."""
+    found: dict[str, VideoItem] = {}
+    problems: dict[str, str] = {}
+    nameless = 0
+    ids = {entry.id for entry in asked}
+    for item in Answer.model_validate(answer).items:
+        id_ = str(item.get("id")) if isinstance(item, dict) else ""
+        if id_ not in ids:
+            nameless += 1
+            continue
+        try:
+            found[id_] = VideoItem.model_validate(item)
+        except ValidationError as error:
+            problems[id_] = first_problem(error)
+    odd = [Odd(id_, problem) for id_, problem in problems.items() if id_ not in found]
+    without = [entry.id for entry in asked if entry.id not in found and entry.id not in problems]
+    return found, odd + [Odd(id_, "its item has no id") for id_ in without[:nameless]]
+
+
+def _unusable(entry: Listed, item: VideoItem | None) -> str | None:
     """Why a video is left out, or None. One that is listed but not shown is private or gone."""
     if item is None:
-        return "private" if entry.is_private else "deleted"
+        return "private" if entry.privacy == "private" else "deleted"
     if item.status.privacy != "public":
         return item.status.privacy
     return {"live": "live now", "upcoming": "upcoming"}.get(item.snippet.live)
 
 
-def _video(item: _Video) -> Video:
+def _video(item: VideoItem) -> Video:
     thumbnails = item.snippet.thumbnails
     widest_first = sorted(thumbnails, key=lambda name: -thumbnails[name].width)
     return Video(
@@ -314,19 +500,27 @@ def api_url() -> str:
     return url.rstrip("/")
 
 
-def open_listing(workspace: Workspace, channel: str, listing: str) -> datetime:
-    """Begin a list of a channel, given by its id, or go on with one that was not ended.
+class Unfinished(BaseModel):
+    """What is known of a list that was begun and not ended."""
 
-    Returns:
-        When the list was begun: answers that were stored since then need not be asked for again.
-    """
+    begun: AwareDatetime
+    """Answers that were stored since then need not be asked for again."""
+    has_pages: bool = False
+    """Whether all its pages were read in one go; else they are read anew."""
+
+
+def open_listing(workspace: Workspace, channel: str, listing: str) -> Unfinished:
+    """Begin a list of a channel, or go on with one that was not ended."""
     file = _unfinished(channel, listing)
     now = datetime.now(UTC)
-    since = _begun(workspace, file)
-    if since is None or not now - RESUMABLE < since <= now:
-        since = now
-        workspace.write(file, since.isoformat().encode())
-    return since
+    try:
+        left = Unfinished.model_validate_json(workspace.read(file))
+    except (OSError, ValueError):
+        left = None
+    if left and now - RESUMABLE < left.begun <= now:
+        return left
+    workspace.write(file, Unfinished(begun=now).model_dump_json().encode())
+    return Unfinished(begun=now)
 
 
 def close_listing(workspace: Workspace, channel: str, listing: str) -> None:
@@ -335,15 +529,45 @@ def close_listing(workspace: Workspace, channel: str, listing: str) -> None:
 
 
 def _unfinished(channel: str, listing: str) -> str:
-    return f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.txt"
+    return f"youtube-unfinished/{fingerprint(channel, listing)[:32]}.json"
 
 
-def _begun(workspace: Workspace, file: str) -> datetime | None:
-    try:
-        begun = datetime.fromisoformat(workspace.read(file).decode())
-    except (OSError, ValueError):
-        return None
-    return begun if begun.tzinfo else None
+class ListCalls:
+    """The calls that make one list, which goes on from what an unfinished one has left."""
+
+    def __init__(self, workspace: Workspace, channel: str, listing: str, ask: Ask) -> None:
+        self.workspace = workspace
+        self.file = _unfinished(channel, listing)
+        self.ask = ask
+        self.left = open_listing(workspace, channel, listing)
+        self.begun_anew = 0
+        self.units: Counter[str] = Counter()
+        self.answers: Counter[Origin] = Counter()
+
+    def __call__(self, endpoint: str, params: Params) -> dict[str, Any]:
+        """Make one call, unless its answer is kept and still fits to the others."""
+        keeps = self.left.has_pages or endpoint not in PAGED
+        answer = self.ask(endpoint, params, self.left.begun if keeps else None)
+        origin = origin_of(answer)
+        self.answers[origin] += 1
+        self.units[endpoint] += 0 if origin == "kept" else QUOTA_UNITS[endpoint]
+        return answer
+
+    def mark_pages(self, whole: bool) -> None:
+        """Write down whether all pages are read, before the next call is made."""
+        self.begun_anew += not whole
+        if whole != self.left.has_pages:
+            self.left = self.left.model_copy(update={"has_pages": whole})
+            self.workspace.write(self.file, self.left.model_dump_json().encode())
+
+    def work(self) -> str:
+        """What was asked for, in words."""
+        work = f"{self.answers['fetched']} answers fetched, {self.answers['unchanged']} unchanged"
+        if self.answers["kept"]:
+            work += f", {self.answers['kept']} kept from a list begun before"
+        if self.begun_anew:
+            work += f"; the list was begun anew {self.begun_anew} times"
+        return work
 
 
 def origin_of(answer: dict[str, Any]) -> Origin:
@@ -398,7 +622,7 @@ def request_api(
         raise _api_error(answer, body or {}, endpoint)
     if body is None:
         raise RetryableYouTubeError(f"YouTube {endpoint}: the answer is no whole JSON object")
-    if problem := _problem(endpoint, body):
+    if problem := problem_of(endpoint, body, str(params.get("id", ""))):
         raise RetryableYouTubeError(
             f"YouTube {endpoint}: the answer is not as documented: {problem}"
         )
@@ -450,86 +674,54 @@ def _answer_key(endpoint: str, params: Params) -> str:
 def _store(
     workspace: Workspace, file: str, endpoint: str, etag: str | None, body: dict[str, Any]
 ) -> None:
-    stored = _Stored(etag=etag, body=body, at=datetime.now(UTC))
-    try:
-        data = stored.model_dump_json().encode()
-    except (PydanticSerializationError, UnicodeEncodeError):
-        raise RetryableYouTubeError(
-            f"YouTube {endpoint}: the answer is not as documented: it cannot be written as JSON"
-        ) from None
-    workspace.write(file, data)
+    stored = {"etag": etag, "body": body, "at": datetime.now(UTC).isoformat()}
+    workspace.write(file, json.dumps(stored).encode())
 
 
 def _stored_answer(workspace: Workspace, file: str, endpoint: str) -> _Stored | None:
     try:
-        stored = _Stored.model_validate_json(workspace.read(file))
-    except (OSError, ValueError):
+        stored = _Stored.model_validate(json.loads(workspace.read(file)))
+    except (OSError, ValueError, RecursionError):
         return None
-    return None if _problem(endpoint, stored.body) else stored
-
-
-def _problem(endpoint: str, body: dict[str, Any]) -> str | None:
-    """The first field of an answer that is missing or of a wrong type."""
-    try:
-        ANSWERS[endpoint].model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return None
+    return None if problem_of(endpoint, stored.body) else stored
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
+    """An object of valid Unicode: JSON can say half of a character, which no file may hold."""
     try:
         body = json.loads(content)
+        text = json.dumps(body, ensure_ascii=False)
+        if not text.isascii():
+            body = json.loads(text.encode(errors="replace"))
     except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
 
 
-class _Reason(BaseModel):
-    reason: str = ""
-
-
-class _Error(BaseModel):
-    message: str = ""
-    errors: list[_Reason] = []
-    details: list[_Reason] = []
-
-
-def _error_in(body: dict[str, Any]) -> _Error:
-    try:
-        return _Error.model_validate(body.get("error") or {})
-    except ValidationError:
-        return _Error()
-
-
 def _api_error(answer: requests.Response, body: dict[str, Any], endpoint: str) -> Exception:
-    """The typed error for Google's JSON error body.
-
-    https://developers.google.com/youtube/v3/docs/errors
-    """
-    error = _error_in(body)
-    reasons = {entry.reason for entry in (*error.errors, *error.details)} - {""}
-    said = f"HTTP {answer.status_code}, {', '.join(sorted(reasons)) or 'no reason given'}"
-    if reasons & QUOTA_REASONS:
-        return YouTubeError(
-            f"YouTube {endpoint}: the quota of this key is used up for today ({said}). It is "
-            "filled again at midnight Pacific time; what was fetched is kept, so run again then."
-        )
-    if answer.status_code == 429 or answer.status_code >= 500 or reasons & PASSING_REASONS:
-        _wait_as_told(answer.headers.get("Retry-After"))
-        return RetryableYouTubeError(f"YouTube {endpoint}: fails now ({said}). Run again later.")
-    if answer.status_code in (400, 401, 403) and (reasons & KEY_REASONS or not reasons):
-        return YouTubeError(
-            f"YouTube {endpoint}: the key was refused ({said}: {error.message!r}). "
-            "Set YOUTUBE_API_KEY to a key of a project in which the YouTube Data API v3 is "
-            "enabled: https://console.cloud.google.com/apis/credentials."
-        )
-    if answer.status_code == 404:
+    """The typed error for Google's JSON error body."""
+    refusal = read_refusal(answer.status_code, body)
+    match refusal.kind:
+        case "day":
+            return QuotaUsedUpError(
+                f"YouTube {endpoint}: the quota of this key is used up for today ({refusal.said}). "
+                "It is filled again at midnight Pacific time; what was fetched is kept, so run "
+                "again then."
+            )
+        case "passing":
+            _wait_as_told(answer.headers.get("Retry-After"))
+            return RetryableYouTubeError(
+                f"YouTube {endpoint}: fails now ({refusal.said}). Run again later."
+            )
+        case "key":
+            return YouTubeError(
+                f"YouTube {endpoint}: the key was refused ({refusal.said}). {refusal.mend}"
+            )
+    if answer.status_code == 404 and endpoint == "channels":
         return ChannelNotFoundError(
-            f"channel: YouTube {endpoint} finds nothing under it ({said}). Check the channel."
+            f"channel: YouTube finds nothing under it ({refusal.said}). Check the channel."
         )
-    return YouTubeError(f"YouTube {endpoint}: refused ({said}: {error.message!r}).")
+    return RefusedError(f"YouTube {endpoint}: refused ({refusal.said}).", answer.status_code)
 
 
 def _wait_as_told(retry_after: str | None) -> None:
