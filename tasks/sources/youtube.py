@@ -136,8 +136,8 @@ def list_channel(
         raise NoVideosError(_no_videos(channel))
     videos, dropped = _videos(call, read, tell)
     if not _is_whole(read, listing):
-        if missing := _missing(count_videos(call, channel.id), read, listing, tell):
-            dropped["not listed by YouTube"] = missing
+        missing = _missing(count_videos(call, channel.id), read, listing, tell)
+        dropped.update({"not listed by YouTube": missing} if missing else {})
     return videos, dropped
 
 
