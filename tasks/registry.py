@@ -410,7 +410,9 @@ def _mend(workspace: Workspace, source: str | None, channel: str | None) -> str:
             if elsewhere.location != workspace.location and _fitting(
                 registries(elsewhere), source, channel
             ):
-                return f" There is one in {elsewhere}: add `--workspace {shlex.quote(place)}`."
+                way = f"add `--workspace {place}`"
+                way = "leave out `--workspace`" if place == DEFAULT_WORKSPACE else way
+                return f" There is one in {elsewhere}: {way}."
     command = train_command(*_how(source, channel), *workspace_options(workspace.location))
     return f" Train one: `{command}`."
 

@@ -6,8 +6,8 @@ there, and it has each option. Of these, real runs are elsewhere: Prefect's serv
 deployments and worker in prefect_server.py, `thumbtune web` in test_web.py, the flows on a stand-in
 for YouTube in test_train_flow.py, test_sweep.py and test_retraining.py, workspaces in a bucket in
 test_object_storage.py, Dask and Ray in test_runners.py; `make train` and `make test` whole, with
-the set-up and a Prefect server of its own, and each benchmark's `--quick` in .ci/run. A command that
-fits no rule fails.
+the set-up and a Prefect server of its own, and each benchmark's `--quick` in .ci/run. A command
+that fits no rule fails.
 """
 
 import fnmatch
@@ -39,9 +39,9 @@ from tests.documentation import (
 )
 from tests.fresh_clone import Clone
 
-COMMANDS = list(
-    {command.programs: command for page in reversed(PAGES) for command in commands(page)}.values()
-)
+EVERY_COMMAND = [command for page in PAGES for command in commands(page)]
+COMMANDS = list({command.programs: command for command in reversed(EVERY_COMMAND)}.values())
+"""Each once, where it comes first."""
 PLACEHOLDER = re.compile(r"…|://")
 NOT_OURS = {"apt", "docker", "yt-dlp"}
 """Programs that neither the project nor its environment brings."""

@@ -1,5 +1,7 @@
 """A title's fit with a picture, and what of the channel it is held against."""
 
+import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from tasks.matching import (
     read_picture,
 )
 from tasks.models import folder_of
-from tasks.registry import Registry, UnknownChannelError, Version
+from tasks.parameters import TrainParameters, parse_command_line
+from tasks.registry import Registry, UnknownChannelError, Version, find_registry
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.small_channel import add_version, picture_of
@@ -196,6 +199,55 @@ def test_a_channel_without_a_model_is_an_error_and_makes_no_folder(
     with pytest.raises(UnknownChannelError, match="there are models of: none"):
         open_champion(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_bundled_sample_stands_back_for_a_channel_of_ones_own(
+    workspace: Workspace, version: Version
+) -> None:
+    name_of_the_sample(workspace, version)
+    assert find_registry(workspace, None, None).channel == "@tester"
+    assert find_registry(workspace, "sample", None).source == "sample"
+    shutil.rmtree(workspace.root / Registry(workspace, "youtube", "@tester").path)
+    assert find_registry(workspace, None, None).source == "sample"
+
+
+def name_of_the_sample(workspace: Workspace, version: Version) -> None:
+    """The same model as the bundled sample's champion too."""
+    sample = version.parameters.model_copy(update={"source": "sample", "channel": None})
+    registry = Registry(workspace, "sample", None)
+    registry.add(
+        version.model, version.untouched, sample, version.examples, [], [], version.metrics
+    )
+    registry.decide(1, 1, "promoted")
+
+
+def test_where_no_model_is_the_error_tells_how_to_train_one(tmp_path: Path) -> None:
+    place = tmp_path / "my workspace"
+    with pytest.raises(UnknownChannelError) as caught:
+        open_champion(place, "@nobody")
+    told = str(caught.value)
+    assert told.startswith(f"no model of @nobody in {place}. Train one: `")
+    command = shlex.split(told.split("`")[1])
+    assert parse_command_line(TrainParameters, command[2:]) == TrainParameters(
+        channel="@nobody", workspace=str(place)
+    )
+    assert Path(command[1]).read_text().startswith('"""The main flow')
+
+
+@pytest.mark.parametrize(
+    ("place", "mend"),
+    [("workspace", "add `--workspace workspace`"), ("~/.thumbtune", "leave out `--workspace`")],
+)
+def test_where_no_model_is_the_error_names_the_workspace_that_has_it(
+    place: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    add_version(Workspace.open(place))
+    with pytest.raises(UnknownChannelError, match=mend):
+        open_champion(tmp_path / "elsewhere")
+    with pytest.raises(UnknownChannelError, match="Train one"):
+        open_champion(tmp_path / "elsewhere", "@nobody")
 
 
 def test_a_champion_that_cannot_be_used_is_an_error_with_the_mend(
