@@ -188,6 +188,7 @@ def test_deleted_pictures_of_an_indexed_folder_are_not_shown(
     assert none.stderr.startswith("thumbtune: None of the 2 indexed pictures is as it was (2 gone)")
 
 
+@pytest.mark.usefixtures("matcher")  # it has stored the features
 def test_deleted_pictures_of_the_channel_are_not_shown(
     workspace: Workspace, version: Version
 ) -> None:

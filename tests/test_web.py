@@ -453,6 +453,7 @@ def test_pictures_that_are_gone_are_left_out_and_told(
     workspace: Workspace, version: Version
 ) -> None:
     champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    champion.matcher()  # it stores the features
     [first, second, *_] = examples_of(workspace, version)
     (workspace.root / first.image).unlink()
     assert "Left out, since the index was made: 1 picture gone." in found(champion, "a", None, 48)
