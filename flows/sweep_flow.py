@@ -29,7 +29,6 @@ from tasks.parameters import SweepParameters, takes
 from tasks.preflight import check_search
 from tasks.report import left_out, write_sweep
 from tasks.sweep import RecipeResult, compare_recipes, search_hyperparameters
-from tasks.videos import check_files
 from tasks.workspace import Workspace
 
 
@@ -50,14 +49,13 @@ class SweepRun(BaseModel):
 @takes(SweepParameters)
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
-    check_search(parameters)
+    check_search(parameters, tell=get_run_logger().warning)
     with disk_errors_explained(parameters.workspace):
         return search_and_compare(Workspace.open(parameters.workspace), parameters)
 
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
     """The story from top to bottom."""
-    check_files(parameters, get_run_logger().warning)
     identify(workspace, parameters)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)

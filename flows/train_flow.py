@@ -44,7 +44,7 @@ from tasks.splits import split
 from tasks.thumbnails import collect_examples, fetch_thumbnails
 from tasks.towers import Precision
 from tasks.training import train_model
-from tasks.videos import check_files, end_listing, fetch_videos, listed_as
+from tasks.videos import end_listing, fetch_videos, listed_as
 from tasks.workspace import Table, Workspace
 
 
@@ -79,7 +79,7 @@ NOTHING = "nothing: known from an earlier run"
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
-    check_training(parameters)
+    check_training(parameters, tell=get_run_logger().warning)
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
         identify(workspace, parameters)
@@ -95,7 +95,6 @@ def train_and_promote(
     workspace: Workspace, parameters: TrainParameters, registry: Registry
 ) -> TrainRun:
     """The story from top to bottom."""
-    check_files(parameters, get_run_logger().warning)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     funnel, examples, work = collect(workspace, parameters, stages, text_model)

@@ -14,7 +14,8 @@ from tasks.model_names import folder_named
 from tasks.parameters import PublishParameters, TrainParameters
 from tasks.secrets import read_secret
 from tasks.sources import SourceError
-from tasks.sources.folder import list_folder
+from tasks.sources.folder import Tell, check_pictures, list_folder, say_nothing
+from tasks.sources.long_form import keep_long_form
 from tasks.storage import WorkspaceError, is_url
 from tasks.workspace import Workspace
 
@@ -22,34 +23,40 @@ ReadSecret = Callable[[str], str | None]
 """Gives the value of a secret, or None if it cannot be known yet; raises if there is none."""
 
 
-def check_training(parameters: TrainParameters, read: ReadSecret = read_secret) -> None:
+def check_training(
+    parameters: TrainParameters, read: ReadSecret = read_secret, tell: Tell = say_nothing
+) -> None:
     """Raise a `UserError` for what would stop a training that has not begun.
 
     Args:
         read: how secrets are read.
+        tell: is given a sentence for each thing that will be left out.
     """
-    check_search(parameters, read)
+    check_search(parameters, read, tell)
     check_publishing(parameters.publish, read)
 
 
-def check_search(parameters: TrainParameters, read: ReadSecret = read_secret) -> None:
+def check_search(
+    parameters: TrainParameters, read: ReadSecret = read_secret, tell: Tell = say_nothing
+) -> None:
     """The same of a search for hyperparameters, which publishes nothing."""
-    check_source(parameters.source, parameters.channel or "", read)
+    check_source(parameters, read, tell)
     check_models(parameters)
     check_workspace(parameters.workspace)
 
 
-def check_source(source: str, channel: str, read: ReadSecret = read_secret) -> None:
-    """The key of YouTube is there; a folder and what it lists can be read.
+def check_source(parameters: TrainParameters, read: ReadSecret, tell: Tell) -> None:
+    """The key of YouTube is there; a folder and the pictures that it lists can be read.
 
     Raises:
         MissingSecretError, SourceError: it is not so.
     """
+    source, channel = parameters.source, parameters.channel or ""
     if source == "youtube":
         read("YOUTUBE_API_KEY")
     elif source == "folder":
         try:
-            list_folder(Path(channel).expanduser())
+            check_folder(Path(channel).expanduser(), parameters, tell)
         except (OSError, RuntimeError) as error:  # a name too long, a home that nobody has
             raise SourceError(
                 f"channel: the folder {channel!r:.200} cannot be read ({error}). Give another."
@@ -62,10 +69,18 @@ def check_source(source: str, channel: str, read: ReadSecret = read_secret) -> N
 
 
 def _is_folder(name: str) -> bool:
+    """Whether it is one, or one and `:` and a configuration."""
     try:
-        return Path(name).expanduser().is_dir()
+        return any(Path(part).expanduser().is_dir() for part in (name, name.rpartition(":")[0]))
     except (OSError, RuntimeError):
         return False
+
+
+def check_folder(folder: Path, parameters: TrainParameters, tell: Tell) -> None:
+    """The pictures of the videos that will be learned from are there, or may be fetched."""
+    videos, _ = list_folder(folder)
+    kept, _ = keep_long_form(videos, parameters.videos.min_duration_seconds)
+    check_pictures(folder, kept, parameters.thumbnails, tell)
 
 
 def check_models(parameters: TrainParameters) -> None:

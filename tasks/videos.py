@@ -13,10 +13,11 @@ from sample import CHANNEL
 from tasks.caching import content_key
 from tasks.channels import forget_channel, identify_here
 from tasks.identifying import resolve
-from tasks.parameters import TrainParameters, VideosParameters
+from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
-from tasks.sources.folder import Tell, check_pictures, folder_stamp, list_folder
+from tasks.sources.folder import folder_stamp, list_folder
 from tasks.sources.hub import list_hub, local_folder
+from tasks.sources.long_form import keep_long_form
 from tasks.sources.youtube import (
     ChannelNotFoundError,
     ListCalls,
@@ -25,7 +26,6 @@ from tasks.sources.youtube import (
     close_listing,
     list_channel,
 )
-from tasks.titles import is_blank
 from tasks.workspace import Table, Workspace
 
 
@@ -70,34 +70,6 @@ def end_listing(
     """The list is kept, so that a killed run finds it: the next one is asked for anew."""
     if source == "youtube":
         close_listing(workspace, listed_as(workspace, source, channel) or "", parameters.listing)
-
-
-def keep_long_form(
-    videos: list[Video], min_duration_seconds: float
-) -> tuple[list[Video], Counter[str]]:
-    """Keep videos that are longer than shorts, have an id, a title and a thumbnail; each once."""
-    kept: dict[str, Video] = {}
-    dropped: Counter[str] = Counter()
-    for video in videos:
-        if video.id in kept:
-            dropped["listed twice"] += 1
-        elif _is_short(video, min_duration_seconds):
-            dropped[f"of {min_duration_seconds:g} s or shorter"] += 1
-        elif not video.id:
-            dropped["no id"] += 1
-        elif is_blank(video.title):
-            dropped["no title"] += 1
-        elif not video.thumbnails:
-            dropped["no thumbnail"] += 1
-        else:
-            kept[video.id] = video
-    return list(kept.values()), dropped
-
-
-def _is_short(video: Video, min_duration_seconds: float) -> bool:
-    """Shorts may be as long as the limit itself; a limit of 0 keeps all."""
-    seconds = video.duration_seconds
-    return seconds is not None and min_duration_seconds > 0 and seconds <= min_duration_seconds
 
 
 NO_VIDEOS = {
@@ -175,19 +147,6 @@ def _list_youtube(
 
 def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
-
-
-def check_files(parameters: TrainParameters, tell: Tell) -> None:
-    """Look at a folder's pictures before anything is downloaded; other sources have none yet.
-
-    Raises:
-        SourceError: the folder cannot be listed, or too many pictures are not there.
-    """
-    if parameters.source in ("folder", "sample"):
-        folder = _folder(parameters.source, parameters.channel)
-        videos, _ = list_folder(folder)
-        kept, _ = keep_long_form(videos, parameters.videos.min_duration_seconds)
-        check_pictures(folder, kept, parameters.thumbnails, tell)
 
 
 _inputs_key = content_key(version=4)

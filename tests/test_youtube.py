@@ -21,6 +21,7 @@ from prefect.blocks.system import Secret
 from tasks.parameters import VideosParameters
 from tasks.secrets import MissingSecretError, read_secret
 from tasks.sources import Listing, SourceError, Video
+from tasks.sources.long_form import keep_long_form
 from tasks.sources.youtube import (
     ChannelNotFoundError,
     NoVideosError,
@@ -31,7 +32,7 @@ from tasks.sources.youtube import (
     request_api,
 )
 from tasks.sources.youtube_refusals import KEY_MENDS
-from tasks.videos import end_listing, fetch_videos, keep_long_form, list_videos, none_left
+from tasks.videos import end_listing, fetch_videos, list_videos, none_left
 from tasks.workspace import Workspace
 from tests.youtube_server import YouTubeServer, error_body, make_video
 

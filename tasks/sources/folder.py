@@ -21,9 +21,14 @@ from tasks.sources.pictures import Pictures, address_in, file_version
 from tasks.workspace import fingerprint
 
 Tell = Callable[[str], None]
+"""Takes a sentence that a user should know of."""
 
 
-def list_folder(folder: Path, tell: Tell = lambda _: None) -> tuple[list[Video], Counter[str]]:
+def say_nothing(sentence: str) -> None:
+    """Where nobody listens."""
+
+
+def list_folder(folder: Path, tell: Tell = say_nothing) -> tuple[list[Video], Counter[str]]:
     """Read a folder's videos, in the order of the manifest or of the file names.
 
     Args:
