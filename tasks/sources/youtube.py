@@ -358,9 +358,10 @@ def _pages(call: Call, endpoint: str, params: Params) -> Iterator[dict[str, Any]
 
 
 def _is_whole(read: Read, listing: str) -> bool:
-    """Whether a list has all that YouTube says of its length; of a search that is an estimate."""
-    total = read.totals[-1] if read.totals else UPLOADS_LISTED
-    return listing == "uploads" and total <= _given(read) < UPLOADS_LISTED
+    """Whether a list has all that YouTube says of its length, and does not end where all do."""
+    longest = UPLOADS_LISTED if listing == "uploads" else SEARCH_LISTED
+    total = longest if read.estimate is None else read.estimate
+    return total <= _given(read) < longest
 
 
 def _given(read: Read) -> int:
