@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from flows.train_flow import train
@@ -19,27 +21,47 @@ from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Workspace
 from tests.tiny_clip import save_tiny_clip
-from tests.youtube_server import YouTubeServer, make_video
 
 LAST_LAYERS = ["projection", "vision_model.encoder.layers.0", "text_model.encoder.layers.0"]
 
 
-@pytest.fixture
-def options(youtube: YouTubeServer, tmp_path: Path) -> dict[str, Any]:
-    """Parameters for a quick run."""
-    youtube.add_channel([make_video(2 * n) for n in range(60)])
-    clip = str(save_tiny_clip(tmp_path / "clip"))
-    return {
-        "channel": "@tester",
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Parameters for a quick run, with which a first one was made."""
+    folder = tmp_path_factory.mktemp("first")
+    rows = []
+    for n in range(60):
+        colours = np.random.default_rng(n).integers(40, 255, (9, 16, 3), dtype=np.uint8)
+        Image.fromarray(colours).resize((320, 180)).save(folder / f"{n}.jpg")
+        rows.append({"id": str(n), "title": f"Title number {n}", "image": f"{n}.jpg"})
+    (folder / "manifest.json").write_text(json.dumps(rows))
+    clip = str(save_tiny_clip(folder / "clip"))
+    options = {
+        "source": "folder",
+        "channel": str(folder),
         "model": clip,
-        "workspace": tmp_path / "workspace",
+        "workspace": folder / "workspace",
         "negatives": {"text_model": clip},
         "training": {"learning_rate": 0.01, "epochs": 1},
     }
+    train(**options)
+    return options
+
+
+@pytest.fixture
+def options(first: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The same with a copy of its workspace."""
+    shutil.copytree(first["workspace"], tmp_path / "workspace")
+    return {**first, "workspace": tmp_path / "workspace"}
 
 
 def registry_of(options: dict[str, Any]) -> Registry:
-    return Registry(Workspace.open(options["workspace"]), "youtube", "@tester")
+    return Registry(Workspace.open(options["workspace"]), "folder", options["channel"])
+
+
+def train_another(options: dict[str, Any], **changes: Any) -> Verdict:
+    training = {"learning_rate": 0.02, "epochs": 1}
+    return train(**{**options, "training": training, **changes}).verdict
 
 
 def mrr(options: dict[str, Any], version: Version, examples: Version) -> float:
@@ -57,12 +79,16 @@ def mrr(options: dict[str, Any], version: Version, examples: Version) -> float:
 def test_a_champion_of_another_kind_is_measured_by_its_own_record(
     options: dict[str, Any], tmp_path: Path, champions: str
 ) -> None:
-    other = {"training": {**options["training"], "trainable": LAST_LAYERS}}
-    if champions == "another base model":
-        other = {"model": str(save_tiny_clip(tmp_path / "other", seed=5, side=48, dimensions=6))}
-    train(**{**options, **other})
-    verdict = train(**options).verdict
-    first, second = registry_of(options).versions()
+    if champions == "other layers":
+        training = {**options["training"], "trainable": LAST_LAYERS}
+        train(**{**options, "training": training})
+    else:
+        other = save_tiny_clip(tmp_path / "other", seed=5, side=48, dimensions=6)
+        train(**{**options, "model": str(other)})
+    registry = registry_of(options)
+    registry.roll_back(2, "to be met")
+    verdict = train_another(options)
+    _, first, second = registry.versions()
     against_champion, against_untouched = verdict.differences
     assert (against_champion.opponent, against_untouched.opponent) == ("champion", "untouched")
     assert against_champion.other == pytest.approx(mrr(options, first, second))
@@ -115,7 +141,6 @@ def remove(model: Path, record: Path) -> None:
 def test_a_champion_that_cannot_be_measured_costs_the_new_model_nothing(
     options: dict[str, Any], damage: Callable[[Path, Path], None], reason: str
 ) -> None:
-    train(**options)
     registry = registry_of(options)
     workspace = registry.workspace
     damage(
@@ -123,35 +148,34 @@ def test_a_champion_that_cannot_be_measured_costs_the_new_model_nothing(
         workspace.root / registry.path / "versions" / "000001.json",
     )
 
-    def again() -> Verdict:
-        return train(**{**options, "training": {"learning_rate": 0.02, "epochs": 1}}).verdict
-
-    verdict = again()
+    verdict = train_another(options)
     assert [version.number for version in registry.versions()] == [1, 2]
     assert [difference.opponent for difference in verdict.differences] == ["untouched"]
     assert "not compared with the champion, version 1, which cannot be measured: " in verdict.why
     assert reason in verdict.why
     assert registry.decisions()[-1].why == verdict.why
-    assert again().is_new is False
 
 
-def test_a_new_model_that_is_worse_leaves_a_broken_champion_in_its_place(
+def test_a_new_model_that_is_no_better_leaves_a_broken_champion_in_its_place(
     options: dict[str, Any],
 ) -> None:
-    train(**options)
     registry = registry_of(options)
     truncate(registry.workspace.root / registry.versions()[0].model.path, Path())
-    demanding = {"rule": "better", "metric": "Recall@1"}
-    verdict = train(
-        **{**options, "training": {"learning_rate": 1e-9, "epochs": 1}, "promotion": demanding}
-    ).verdict
-    assert (verdict.version, verdict.promoted, verdict.champion) == (2, False, 1)
-    assert "kept, not promoted" in verdict.why
-    assert "not compared with the champion" in verdict.why
+    shutil.rmtree(registry.workspace.root / "indexes")
+    asked = {"training": {"learning_rate": 1e-12}, "promotion": {"rule": "better"}}
+    for is_new in (True, False):
+        verdict = train_another(options, **asked)
+        assert (verdict.version, verdict.promoted, verdict.champion) == (2, False, 1)
+        assert verdict.is_new is is_new
+        assert "kept, not promoted" in verdict.why
+        assert "not compared with the champion" in verdict.why
 
 
-def test_an_unchanged_model_is_in_use_and_not_called_promoted(options: dict[str, Any]) -> None:
-    verdict = train(**{**options, "training": {"learning_rate": 1e-12, "epochs": 1}}).verdict
+def test_an_unchanged_model_is_in_use_and_not_called_promoted(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    nothing = {"training": {"learning_rate": 1e-12}, "workspace": tmp_path / "empty"}
+    verdict = train_another(options, **nothing)
     assert (verdict.version, verdict.champion) == (1, 1)
     assert verdict.why.startswith(
         "in use by the rule `not_worse`, though no different from the untouched model: MRR "

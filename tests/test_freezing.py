@@ -1,5 +1,7 @@
 """What is left to train."""
 
+import textwrap
+
 import pytest
 import torch
 from torch import nn
@@ -58,3 +60,30 @@ def test_a_fragment_that_matches_nothing_is_an_error_that_lists_the_real_modules
     model.logit_scale = nn.Parameter(torch.ones(()))
     with pytest.raises(NothingMatchesError, match=r"'projektion'.*: logit_scale, 0, 2\.$"):
         freeze(model, ["0", "projektion"])
+
+
+@pytest.mark.parametrize(
+    ("fragment", "meant"),
+    [
+        ("projektion", "'projection'"),
+        ("Visual_Projection", "'visual_projection'"),
+        ("vision_model.encoder.layer.23.", "'vision_model.encoder.layers.23'"),
+        ("selfattn", "'self_attn'"),
+    ],
+)
+def test_a_typo_is_told_what_may_be_meant_and_the_kinds_of_layers_of_which_there_are_hundreds(
+    vit_l_14: CLIPModel, fragment: str, meant: str
+) -> None:
+    with pytest.raises(NothingMatchesError) as raised:
+        freeze(nn.Sequential(vit_l_14), [fragment])
+    said = str(raised.value)
+    assert meant in said.partition("Did you mean ")[2].partition("?")[0]
+    assert "vision_model.encoder.layers.*.{self_attn.k_proj, " in said
+    assert "(24)" in said
+    assert "layers.11" not in said
+    assert len(textwrap.wrap(said, 80)) <= 13
+
+
+def test_nothing_is_suggested_where_nothing_is_near(vit_l_14: CLIPModel) -> None:
+    with pytest.raises(NothingMatchesError, match=r"contains 'xyzzy'\. The layers"):
+        freeze(vit_l_14, ["xyzzy"])

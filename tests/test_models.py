@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 from sample import MODEL
 from tasks.models import (
@@ -80,6 +83,27 @@ def test_a_text_model_is_refused_as_clip_but_loads_for_titles(tmp_path: Path) ->
     assert load_model(text).encode(["one", "two"]).shape == (2, 8)
     with pytest.raises(NotAClipError, match=r"text but not image\. Choose a CLIP"):
         load_clip(text)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("make", [save_tiny_clip, save_tiny_text_model])
+def test_a_model_stored_in_half_precision_is_loaded_in_float32(
+    tmp_path: Path, make: Callable[..., Path], dtype: torch.dtype
+) -> None:
+    stored = make(tmp_path / "half", dtype=dtype)
+    halves = load_file(stored / "model.safetensors")
+    assert {weight.dtype for weight in halves.values() if weight.is_floating_point()} == {dtype}
+    model = load_model(resolve_model(str(stored)))
+    upcast = SentenceTransformer(str(stored)).float()
+    for (name, weight), (_, expected) in zip(
+        model.named_parameters(), upcast.named_parameters(), strict=True
+    ):
+        assert weight.dtype == torch.float32, name
+        assert torch.equal(weight, expected), name
+    model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
+    told = (tmp_path / "saved" / "config.json").read_text()
+    assert "float32" in told
+    assert "float16" not in told
 
 
 @pytest.mark.parametrize(

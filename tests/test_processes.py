@@ -1,6 +1,7 @@
 """Training in several processes, here on CPUs, is the training of one."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -37,9 +38,14 @@ def examples(workspace: Workspace) -> Table:
     return workspace.write_table("examples", rows)
 
 
-def trained_in(processes: int, workspace: Workspace, examples: Table) -> TrainedModel:
+def trained_in(
+    processes: int,
+    workspace: Workspace,
+    examples: Table,
+    batches: Literal["no_duplicates", "plain"],
+) -> TrainedModel:
     parameters = TrainingParameters(
-        epochs=3, learning_rate=0.001, symmetric=True, processes=processes
+        epochs=3, learning_rate=0.001, symmetric=True, processes=processes, batches=batches
     )
     measures = EvaluationParameters()
     return train_model(
@@ -58,8 +64,11 @@ def projections(folder: Path) -> torch.Tensor:
     )
 
 
-def test_two_processes_train_the_model_that_one_does(workspace: Workspace, examples: Table) -> None:
-    one, two = (trained_in(processes, workspace, examples) for processes in (1, 2))
+@pytest.mark.parametrize("batches", ["no_duplicates", "plain"])
+def test_two_processes_train_the_model_that_one_does(
+    workspace: Workspace, examples: Table, batches: Literal["no_duplicates", "plain"]
+) -> None:
+    one, two = (trained_in(processes, workspace, examples, batches) for processes in (1, 2))
     first, second = (folder_of(run.model, workspace) for run in (one, two))
     assert first != second
     untouched = projections(MODEL)

@@ -91,6 +91,40 @@ def test_the_challenger_must_stand_against_the_untouched_model_too() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("challenger", "champion", "told"),
+    [
+        ([1] * 20, [2] * 20, "promoted by the rule `not_worse`: "),
+        ([1, 2, 3], [1, 2, 3], "in use by the rule `not_worse`, though no different from the cham"),
+        ([2, 1, 3], [1, 2, 3], "in use by the rule `not_worse`, though no better than the champ"),
+        ([2] + [1] * 19, [1] * 20, "in use by the rule `not_worse`, though lower than the champi"),
+        ([999] * 3, [1000] * 3, "in use by the rule `not_worse`, though no better than the champ"),
+    ],
+)
+def test_only_what_measures_better_is_called_promoted(
+    challenger: list[int], champion: list[int], told: str
+) -> None:
+    promoted, why = judge([difference(challenger, champion)], "not_worse")
+    assert promoted
+    assert why.startswith(told)
+    assert ("promoted" in why) is told.startswith("promoted")
+
+
+def test_each_reservation_is_told_and_so_is_a_champion_that_cannot_be_measured() -> None:
+    lower, alike = difference([2] + [1] * 19, [1] * 20), difference([1] * 3, [1] * 3)
+    alike = alike.model_copy(update={"opponent": "untouched"})
+    _, why = judge([lower, alike], "not_worse", "not compared with the champion")
+    assert "though lower than the champion and no different from the untouched model: MRR" in why
+    assert why.endswith("; not compared with the champion")
+    _, why = judge([alike], "better", "not compared with the champion")
+    assert why.endswith("fails the rule `better`; not compared with the champion")
+
+
+@given(ranks=st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_equal_answers_are_never_an_improvement(ranks: list[int]) -> None:
+    assert difference(ranks, ranks).reservation == "no different from the champion"
+
+
 def test_videos_that_the_champion_learned_from_do_not_count_for_it() -> None:
     parameters = PromotionParameters()
     challenger, champion, untouched = answers([3, 1, 1]), answers([1, 2, 2]), answers([4, 4, 4])

@@ -1,8 +1,10 @@
 """Fine-tuning itself, on the bundled sample."""
 
 import gc
+import logging
 import weakref
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from sample import MODEL
 from tasks.evaluation import NotFiniteError, RecallEvaluator, embed_titles
 from tasks.features import head_of
 from tasks.freezing import freeze
-from tasks.models import load_model, resolve_model
+from tasks.models import folder_of, load_model, resolve_model
 from tasks.negatives import pair_titles
 from tasks.parameters import (
     SPLITS,
@@ -27,14 +29,18 @@ from tasks.splits import split_videos
 from tasks.thumbnails import Example, ThumbnailStore, examples_of
 from tasks.training import (
     LossPoint,
+    TrainingJob,
     fine_tune,
     no_duplicates_sampler,
     ranking_loss,
     save,
+    train,
     training_dataset,
 )
 from tasks.videos import list_videos
 from tasks.workspace import Workspace
+from tests.small_channel import make_examples
+from tests.tiny_clip import save_tiny_clip
 
 Splits = dict[str, list[Example]]
 MEASURES = EvaluationParameters()
@@ -105,6 +111,35 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_clip_stored_in_half_precision_trains_as_the_same_weights_in_float32(
+    workspace: Workspace, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    half = save_tiny_clip(tmp_path / "half", dtype=dtype)
+    upcast = SentenceTransformer(str(half)).float()
+    upcast.save_pretrained(str(tmp_path / "upcast"), create_model_card=False)
+    rows = [row.model_copy(update={"title_neg": "no"}) for row in make_examples(workspace, 40)]
+
+    def trained(clip: Path) -> SentenceTransformer:
+        job = TrainingJob(
+            workspace=workspace,
+            model=resolve_model(str(clip)),
+            examples=workspace.write_table("examples", rows),
+            parameters=TrainingParameters(learning_rate=1e-4),
+            evaluation=MEASURES,
+            seed=42,
+            precision="float32",
+        )
+        done = train(job, logging.getLogger())
+        assert done
+        return SentenceTransformer(str(folder_of(done.model, workspace)))
+
+    ours = projection(trained(half))
+    assert ours.dtype == torch.float32
+    assert torch.equal(ours, projection(trained(tmp_path / "upcast")))
+    assert not torch.equal(ours, projection(upcast))
 
 
 def test_the_epoch_of_the_best_validation_mrr_is_kept(shared: tuple[Workspace, Splits]) -> None:
