@@ -42,6 +42,7 @@ from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
 from tasks.parameters import ThumbnailsParameters
 from tasks.registry import Version, registry_name
 from tasks.sources import Video
+from tasks.sources.fields import is_unicode
 from tasks.sources.folder import is_channel, is_local, list_folder
 from tasks.sources.pictures import ENDINGS, file_version, files_below
 from tasks.thumbnails import (
@@ -457,8 +458,9 @@ def _titled(folder: Path) -> tuple[list[tuple[str, str, Path]], Counter[str]]:
         videos, dropped = list_folder(folder)
         local = [(v.id, v.title, Path(v.thumbnails["file"])) for v in videos if is_local(v)]
         return local, dropped + Counter({"URL, no file of the folder": len(videos) - len(local)})
-    pictures = [folder / name for name in files_below(folder) if name.lower().endswith(ENDINGS)]
-    return [(str(file.relative_to(folder)), file.stem, file) for file in pictures], Counter()
+    names = [name for name in files_below(folder) if name.lower().endswith(ENDINGS)]
+    pictures = [(name, Path(name).stem, folder / name) for name in names if is_unicode(name)]
+    return pictures, +Counter({"file name that is not UTF-8": len(names) - len(pictures)})
 
 
 def _entry(id_: str, title: str, file: Path, parameters: ThumbnailsParameters) -> Entry:

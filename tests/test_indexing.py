@@ -276,8 +276,10 @@ def test_what_a_folder_holds_of_other_types_is_counted_by_type(
     (library / "c.tif").write_bytes(encoded(picture(), "TIFF"))
     (library / "d.svg").write_bytes(b"<svg/>")
     (library / "._a.jpg").write_bytes(b"of macOS")
+    (library / os.fsdecode(b"caf\xe9.jpg")).write_bytes(encoded(picture(seed=3)))
     no_picture = "not a JPEG, PNG, WebP or GIF picture"
     types = {f"{no_picture} but {kind}": 1 for kind in ("AVIF", "HEIC", "TIFF", "SVG")}
+    types["file name that is not UTF-8"] = 1
     done = index_folder(workspace, library, matcher)
     assert (done.pictures, done.dropped) == (5, {no_picture: 1, **types})
 

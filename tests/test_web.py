@@ -31,6 +31,7 @@ from thumbtune.web import (
     AddressError,
     Champion,
     QuestionError,
+    choose,
     found,
     host_names,
     html,
@@ -511,6 +512,17 @@ def test_the_index_is_opened_once_and_again_when_it_has_changed(
     workspace.remove(f"{channel_place(version.model.fingerprint, version)}/index.json")
     with pytest.raises(NoIndexError):
         champion.index()
+
+
+def test_a_picture_that_is_gone_or_damaged_is_not_offered(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    gone, damaged, *whole = champion.choices()
+    (workspace.root / gone.image).unlink()
+    stored = workspace.root / damaged.image
+    stored.write_bytes(stored.read_bytes()[:20])
+    assert choose(champion)[1] == whole
 
 
 @given(st.text())
