@@ -272,8 +272,8 @@ class TrainParameters(_Stage):
         None,
         min_length=1,
         description="youtube: channel id (UC…), @handle or channel URL; folder: a folder with a "
-        "manifest or with yt-dlp's *.info.json; hub: a dataset id or a folder with one; `:name` behind it "
-        "chooses a configuration.",
+        "manifest or with yt-dlp's *.info.json; hub: a dataset id or a folder with one; `:name` "
+        "behind it chooses a configuration.",
     )
     model: str = Field(
         "sentence-transformers/clip-ViT-L-14",
