@@ -28,6 +28,10 @@ class SplitTooSmallError(UserError, ValueError):
     """A split has too few videos to train or measure on."""
 
 
+class NoSplitError(UserError, ValueError):
+    """The splits that came with a dataset are asked for, and a video has none."""
+
+
 def split_videos(
     videos: Sequence[Video], parameters: SplitParameters, seed: int
 ) -> list[SplitVideo]:
@@ -95,11 +99,11 @@ def given_splits(videos: Sequence[Video]) -> list[Split]:
     """The splits that a hub dataset came with.
 
     Raises:
-        ValueError: a video has none.
+        NoSplitError: a video has none.
     """
     splits = [video.split for video in videos if video.split]
     if len(splits) < len(videos):
-        raise ValueError(
+        raise NoSplitError(
             f"split.method is `given`, but {len(videos) - len(splits)} of {len(videos)} videos "
             "came without a split (train, valid or test). Choose split.method hash or shuffle."
         )
