@@ -29,7 +29,7 @@ class SplitTooSmallError(UserError, ValueError):
     """A split has too few videos to train or measure on."""
 
 
-class SplitsNotGivenError(ValueError):
+class SplitsNotGivenError(UserError, ValueError):
     """The videos did not come with the splits that `split.method` given needs."""
 
 

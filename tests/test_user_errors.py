@@ -368,7 +368,9 @@ def test_prefect_has_one_line_of_parameters_that_do_not_fit(tmp_path: Path) -> N
 )
 def test_a_run_that_a_worker_was_given_logs_one_line(parameters: dict[str, Any], said: str) -> None:
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(train_flow.train, {"source": "sample", **parameters})
+        run = client.create_flow_run(
+            train_flow.train, parameters={"source": "sample", **parameters}
+        )
     with pytest.raises(Exception, match=re.escape(said)):
         run_flow(train_flow.train, flow_run=run, error_logger=flow_run_logger(run))
     found, logs = asyncio.run(newest_run("train"))
