@@ -6,7 +6,9 @@ COPY requirements.lock ./
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN pip install --no-cache-dir --extra-index-url $TORCH_INDEX --requirement requirements.lock
 COPY . .
+# channels/ is mounted there by compose.yaml; the watch reads channels.yaml
 RUN pip install --no-cache-dir --no-deps --editable . \
+ && mkdir -p channels && ln -sf channels/channels.yaml channels.yaml \
  && useradd --create-home --home-dir /data thumbtune && chown thumbtune /data
 USER thumbtune
 # The workspace (~/.thumbtune), Prefect's results and downloaded models: mount a volume here.

@@ -9,25 +9,30 @@ os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["THUMBTUNE_PRIVATE_HOSTS"] = "localhost, 127.0.0.1"  # where the stand-ins are
 os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import settings
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
+    PREFECT_API_URL,
     PREFECT_LOCAL_STORAGE_PATH,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
+    PREFECT_SERVER_DATABASE_CONNECTION_URL,
     temporary_settings,
 )
-from prefect.testing.utilities import prefect_test_harness
 from pytest_httpserver import HTTPServer
 from s3fs import S3FileSystem
 
 from tasks.matching import Matcher
 from tasks.registry import Version
 from tasks.workspace import Workspace
-from tests.prefect_server import Server
+from tests.prefect_server import Server, running_server
 from tests.s3_server import S3Server
+from tests.server_logs import Logs
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
 
@@ -52,32 +57,56 @@ def prefect_results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("results")
 
 
+@pytest.fixture(scope="session")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logs]:
+    """The logs of Prefect's servers and workers; a fault in one of them fails the session."""
+    logs = Logs(tmp_path_factory.mktemp("logs"))
+    yield logs
+    logs.check()
+
+
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first server leaves its empty database, for all processes of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "prefect.db"
+
+
 @pytest.fixture(scope="session", autouse=True)
-def prefect_harness(prefect_results: Path) -> Iterator[None]:
-    """A throw-away Prefect server with an empty database."""
+def prefect_harness(
+    prefect_results: Path, tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path
+) -> Iterator[None]:
+    """A throw-away Prefect server for the flows that run in this process."""
     with (
-        prefect_test_harness(server_startup_timeout=240),
+        running_server(tmp_path_factory.mktemp("prefect"), logs, tables) as server,
         temporary_settings(
             {
+                PREFECT_API_URL: server.api,
+                PREFECT_SERVER_DATABASE_CONNECTION_URL: server.database,
                 PREFECT_LOCAL_STORAGE_PATH: prefect_results,
                 PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
             }
         ),
     ):
         yield
+        APILogWorker.drain_all()  # what is on its way needs the server
+        EventsWorker.drain_all()
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("prefect"))
-    try:
-        server.wait_until_ready()
-        server.prefect("work-pool", "create", "thumbtune", "--type", "process")
-        server.prefect("--no-prompt", "deploy", "--all")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path
+) -> Iterator[Server]:
+    """A server with the deployments of prefect.yaml, for workers."""
+    home = tmp_path_factory.mktemp("prefect")
+    with contextlib.ExitStack() as stack:
+        if database := os.environ.get("THUMBTUNE_TEST_DATABASE_URL"):  # `make test-postgresql`
+            server = Server(home, logs, database)
+            stack.enter_context(server.until_the_end())
+        else:
+            server = stack.enter_context(running_server(home, logs, tables))
+        server.deploy()
         yield server
-    finally:
-        server.process.terminate()
-        server.process.wait(30)
 
 
 @pytest.fixture(scope="session")

@@ -1,23 +1,31 @@
-"""A real Prefect server of its own, with the deployments of prefect.yaml, and process workers."""
+"""Real Prefect servers with the deployments of prefect.yaml, and process workers.
+
+They are started as compose.yaml's containers are: by deploy/service.sh.
+"""
 
 import os
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from filelock import FileLock
 from pytest_httpserver.httpserver import HTTPServer
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from tests.server_logs import Logs
+
 ROOT = Path(__file__).parent.parent
-PREFECT = [sys.executable, "-m", "prefect"]
+SERVICE = str(ROOT / "deploy" / "service.sh")
 DATABASE_IS_LOCKED = Retry(8, backoff_factor=0.2, status_forcelist=[503], allowed_methods=None)
 """Prefect's own client asks again too while others write to SQLite."""
 
@@ -28,25 +36,44 @@ def free_port() -> int:
 
 
 class Server:
-    """A Prefect server of its own, with its own database and results."""
+    """A Prefect server of its own, with its own database and results; its logs are kept."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, logs: Logs, database: str = "") -> None:
         port = free_port()
+        self.logs = logs
         self.api = f"http://127.0.0.1:{port}/api"
+        self.database = database or f"sqlite+aiosqlite:///{home / 'prefect.db'}"
         self.environment = {
             name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
         }
         self.environment |= {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PREFECT_HOME": str(home),
             "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_API_PORT": str(port),
+            "PREFECT_SERVER_DATABASE_CONNECTION_URL": self.database,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "HF_HUB_OFFLINE": "1",
         }
-        if database := os.environ.get("THUMBTUNE_TEST_DATABASE_URL"):  # `make test-postgresql`
-            self.environment["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
-        command = [*PREFECT, "server", "start", "--port", str(port)]
-        self.process = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL)
+        with logs.new("server").open("wb") as log:
+            self.process = subprocess.Popen(
+                [SERVICE, "server"], env=self.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    @contextmanager
+    def until_the_end(self) -> Iterator[None]:
+        """Wait until it is ready; it is stopped at the end."""
+        try:
+            self.wait_until_ready()
+            yield
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Stop as a service manager does."""
+        self.process.terminate()
+        self.process.wait(60)
 
     def wait_until_ready(self) -> None:
         for _ in range(240):
@@ -59,16 +86,26 @@ class Server:
 
     def prefect(self, *arguments: str) -> str:
         """Run a prefect command from the project's folder; what it printed."""
-        done = subprocess.run(
-            [*PREFECT, *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self._do(arguments[0], [sys.executable, "-m", "prefect", *arguments])
+
+    def deploy(self) -> None:
+        """Make the work pool and the deployments of prefect.yaml."""
+        self._do("deploy", [SERVICE, "deploy"])
+
+    def _do(self, name: str, command: list[str]) -> str:
+        with self.logs.new(name).open("w+") as log:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=300,
+            )
+            log.seek(0)
+            said = log.read()
+        assert done.returncode == 0, said
+        return said
 
     def find(self, what: str) -> list[dict[str, Any]]:
         return requests.post(f"{self.api}/{what}/filter", json={}, timeout=10).json()
@@ -99,18 +136,53 @@ class Server:
         return self.runs(flow)
 
     @contextmanager
-    def worker(self, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(
+        self, *options: str, **environment: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """A worker in a process group of its own; killed at the end with all its runs."""
-        process = subprocess.Popen(
-            [*PREFECT, "worker", "start", "--pool", "thumbtune"],
-            cwd=ROOT,
-            env=self.environment | environment,
-            start_new_session=True,
-        )
+        with self.logs.new("worker").open("wb") as log:
+            process = subprocess.Popen(
+                [SERVICE, "worker", *options],
+                env=self.environment | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         try:
             yield process
         finally:
             kill(process)
+
+
+@contextmanager
+def running_server(home: Path, logs: Logs, tables: Path) -> Iterator[Server]:
+    """A server that is ready, on SQLite.
+
+    To make Prefect's tables takes longer than to start its server, so the first one leaves a copy
+    of its empty database at `tables` for the others, in whichever process of pytest-xdist.
+    """
+    with FileLock(f"{tables}.lock"):
+        is_first = not tables.exists()
+        if not is_first:
+            shutil.copy(tables, home / "prefect.db")
+        server = Server(home, logs)
+        try:
+            if is_first:
+                server.wait_until_ready()
+                copy_database(home / "prefect.db", tables)
+        except BaseException:
+            server.stop()
+            raise
+    with server.until_the_end():
+        yield server
+
+
+def copy_database(source: Path, to: Path) -> None:
+    """Copy an SQLite database that is in use; it appears whole."""
+    half = to.with_suffix(".half")
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(half)) as new:
+        old.backup(new)
+    half.rename(to)
 
 
 def kill(worker: subprocess.Popen[bytes]) -> None:

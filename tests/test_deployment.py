@@ -1,12 +1,14 @@
 """The deployments of prefect.yaml, on a real Prefect server with a real process worker."""
 
 import json
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import requests
 
-from tests.prefect_server import Server
+from tests.prefect_server import Server, wait_until
 
 
 def test_every_deployment_has_the_form_of_the_parameter_model(server: Server) -> None:
@@ -35,6 +37,18 @@ def test_a_wrong_parameter_is_refused_before_a_run_is_made(server: Server) -> No
     )
     assert answer.status_code == 409
     assert "epochs" in answer.text
+
+
+@pytest.mark.compatibility
+def test_the_watch_is_scheduled_every_morning_from_its_deployment_on(server: Server) -> None:
+    def scheduled() -> list[datetime]:
+        runs = [run for run in server.runs("watch") if run["auto_scheduled"]]
+        return sorted(datetime.fromisoformat(run["expected_start_time"]) for run in runs)
+
+    wait_until(lambda: len(scheduled()) == 3, 60)
+    mornings = [time.astimezone(ZoneInfo("Europe/Berlin")) for time in scheduled()]
+    assert {(time.hour, time.minute) for time in mornings} == {(6, 0)}
+    assert [(time.date() - mornings[0].date()).days for time in mornings] == [0, 1, 2]
 
 
 @pytest.mark.compatibility

@@ -4,16 +4,18 @@ import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from tasks.registry import Registry
 from tasks.workspace import Workspace
-from tests.prefect_server import Server, kill, wait_until
+from tests.prefect_server import ROOT, Server, kill, wait_until
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -53,9 +55,25 @@ class House:
         return Response()
 
     @contextmanager
-    def worker(self) -> Iterator[subprocess.Popen[bytes]]:
-        with self.server.worker(**self.environment) as process:
+    def worker(self, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+        with self.server.worker(*options, **self.environment) as process:
             yield process
+
+    @contextmanager
+    def watched_every(self, seconds: int) -> Iterator[None]:
+        """The deployment `watch` of prefect.yaml once more, on a short interval."""
+        project = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+        [watch] = [each for each in project["deployments"] if each["name"] == "watch"]
+        watch["name"] = "often"
+        watch["schedules"] = [{"interval": seconds}]
+        watch["parameters"] = {"channels": str(self.channels), "min_new": 3}
+        file = self.channels.with_name("prefect.yaml")
+        file.write_text(yaml.safe_dump({"deployments": [watch]}))
+        self.server.prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(file))
+        try:
+            yield
+        finally:
+            self.server.prefect("--no-prompt", "deployment", "delete", "watch/often")
 
     def features(self) -> set[Path]:
         return set((self.workspace.root / "features").glob("*/*.safetensors"))
@@ -70,17 +88,21 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
     house: House,
 ) -> None:
     server, before = house.server, len(house.server.runs("train"))
-    watched = len(server.runs("watch"))
 
     def watch() -> None:
-        nonlocal watched
-        watched += 1
-        house.server.run("watch/watch", channels=str(house.channels), min_new=3)
-        server.wait_for_runs("watch", watched)
+        """Wait for a watch that begins from now on; its schedule starts it."""
+        now = datetime.now(UTC).isoformat()
 
-    with house.worker():
+        def watched() -> bool:
+            ended = [run for run in server.runs("watch") if run["state_type"] == "COMPLETED"]
+            return any(run["start_time"] > now and run["auto_scheduled"] for run in ended)
+
+        wait_until(watched, 240, lambda: str([run["state"] for run in server.runs("watch")]))
+
+    # one run at a time, for a watch in the middle of a training may fetch the same new thumbnails
+    with house.watched_every(20), house.worker("--limit", "1"):
         watch()
-        run = server.wait_for_runs("train", before + 1)[-1]
+        run = server.wait_for_runs("train", before + 1, 240)[-1]
         assert run["parameters"]["channel"] == "@tester"
         assert run["parameters"]["training"]["learning_rate"] == 0.01
         assert run["parameters"]["publish"]["model_repo"] is None
@@ -89,7 +111,7 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
         house.videos += [make_video(2 * n) for n in (60, 61, 62)]
         asked = house.youtube.image_requests.copy()
         watch()
-        server.wait_for_runs("train", before + 2)
+        server.wait_for_runs("train", before + 2, 240)
         first, second = house.registry.versions()
         assert set(second.seen) - set(first.seen) == {f"video-{2 * n:05}" for n in (60, 61, 62)}
         new = house.youtube.image_requests - asked
