@@ -136,9 +136,7 @@ class Server:
         return self.runs(flow)
 
     @contextmanager
-    def worker(
-        self, *options: str, **environment: str
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker in a process group of its own; killed at the end with all its runs."""
         with self.logs.new("worker").open("wb") as log:
             process = subprocess.Popen(
