@@ -94,9 +94,7 @@ def prefect_harness(
 
 
 @pytest.fixture(scope="session")
-def server(
-    tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path
-) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path) -> Iterator[Server]:
     """A server with the deployments of prefect.yaml, for workers."""
     home = tmp_path_factory.mktemp("prefect")
     with contextlib.ExitStack() as stack:

@@ -86,7 +86,7 @@ class Server:
 
     def prefect(self, *arguments: str) -> str:
         """Run a prefect command from the project's folder; what it printed."""
-        return self._do(arguments[0], [sys.executable, "-m", "prefect", *arguments])
+        return self._do("prefect", [sys.executable, "-m", "prefect", *arguments])
 
     def deploy(self) -> None:
         """Make the work pool and the deployments of prefect.yaml."""
@@ -136,9 +136,7 @@ class Server:
         return self.runs(flow)
 
     @contextmanager
-    def worker(
-        self, *options: str, **environment: str
-    ) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker in a process group of its own; killed at the end with all its runs."""
         with self.logs.new("worker").open("wb") as log:
             process = subprocess.Popen(
