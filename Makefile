@@ -15,10 +15,11 @@ test: $(INSTALLED) ## run all tests
 	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-postgresql: $(INSTALLED) ## new videos start a training, with Prefect's tables in a throw-away PostgreSQL
+test-postgresql: $(INSTALLED) ## what compose.yaml runs, on a throw-away PostgreSQL: the schedule and the whole re-training
 	pg_virtualenv -t sh -ec ' \
 	  export THUMBTUNE_TEST_DATABASE_URL="postgresql+asyncpg://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/$$PGDATABASE"; \
-	  $(BIN)/python -m pytest tests/test_retraining.py -k by_themselves; \
+	  $(BIN)/python -m pytest tests/test_deployment.py tests/test_retraining.py \
+	    -k "is_scheduled or by_themselves"; \
 	  psql --command "SELECT name, state_name FROM flow_run"'
 
 bench-quick: $(INSTALLED) ## each benchmark with small sizes, to see that it runs

@@ -145,6 +145,8 @@ class Usage:
 
 def run(arguments: Sequence[str], environment: dict[str, str], log: Path) -> Usage:
     """Run a flow to its end, and watch it."""
+    from tests.server_logs import faults
+
     usage, started = Usage(), time.monotonic()
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -166,6 +168,8 @@ def run(arguments: Sequence[str], environment: dict[str, str], log: Path) -> Usa
         thread.join()
     if code:
         raise SystemExit(f"{' '.join(arguments)} failed: {log}")
+    if found := faults(log):  # of Prefect's server too, which writes there
+        raise SystemExit("\n\n".join(found))
     usage.seconds = time.monotonic() - started
     return usage
 

@@ -41,7 +41,7 @@ def task_runner_of_this_machine() -> TaskRunner[Any]:
         TaskRunnerSettingError: there is no such task runner, its extra is not installed, or its
             workers could not find the Prefect server.
     """
-    name = os.environ.get("THUMBTUNE_TASK_RUNNER", "threads")
+    name = os.environ.get("THUMBTUNE_TASK_RUNNER") or "threads"
     if name == "threads":
         return ThreadPoolTaskRunner(max_workers=FOUR_AT_A_TIME)
     if name not in ("dask", "ray"):

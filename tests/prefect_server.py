@@ -86,7 +86,7 @@ class Server:
 
     def prefect(self, *arguments: str) -> str:
         """Run a prefect command from the project's folder; what it printed."""
-        return self._do(arguments[0], [sys.executable, "-m", "prefect", *arguments])
+        return self._do("prefect", [sys.executable, "-m", "prefect", *arguments])
 
     def deploy(self) -> None:
         """Make the work pool and the deployments of prefect.yaml."""

@@ -1,8 +1,8 @@
 """What Prefect's servers and workers log is part of a test session's result.
 
-A server can fail at all that it does by itself, such as starting what is scheduled, and still answer
-every question. So each server and worker has a log, and a record of a level above WARNING in one
-of them, or a traceback, fails the session.
+A server can fail at all that it does by itself, such as scheduling, and still answer every
+question. So each server and worker has a log, and a record of a level above WARNING in one of
+them, or a traceback, fails the session.
 """
 
 import re
@@ -22,15 +22,17 @@ OF_A_RUN = re.compile(r"(Flow|Task) run '")
 """What a run says itself. That it failed is its state, which the tests look at."""
 
 EXPLAINED = {
-    r"prefect\.engine - Execution of flow run '[\w-]+' exited with unexpected exception\n": (
+    r"\Aprefect\.engine - Execution of flow run '[\w-]+' exited with unexpected exception\n": (
         "a run that fails, told once more by its process"
     ),
-    r"prefect\.flow_runs\.(runner|worker) - Process for flow run '[\w-]+' exited with status code: "
-    r"1; An error occurred while executing the flow run\.$": (
-        "a run that fails, told once more by its worker"
+    r"\Aprefect\.runner\.flow_run_executor - Process exited with status code: 1\. "
+    r"Process exited with a general error\.$": "and by its worker",
+    r"(?s)\(sqlite3\.OperationalError\) database is locked\n(?!.*^Traceback)": (
+        "SQLite has one writer at a time; Prefect's client asks again, and its services come back "
+        "in their next round. A round that never gets through shows in what it should have done."
     ),
 }
-"""What may be logged all the same: the whole beginning of a record's text, and why."""
+"""What may be logged all the same, and why."""
 
 
 class Record(NamedTuple):
@@ -60,7 +62,11 @@ def is_fault(record: Record) -> bool:
     """Is it an error of the server or worker itself, and not explained?"""
     told_by_a_run = OF_A_RUN.match(record.text) and record.level not in ("DEBUG", "INFO")
     bad = record.level in ("ERROR", "CRITICAL") or TRACEBACK in record.text
-    return bad and not told_by_a_run and not any(re.match(each, record.text) for each in EXPLAINED)
+    return (
+        bad
+        and not told_by_a_run
+        and not any(re.search(each, record.text, re.MULTILINE) for each in EXPLAINED)
+    )
 
 
 def faults(log: Path) -> list[str]:

@@ -142,8 +142,13 @@ def test_on_a_ray_cluster_with_gpus_each_partition_has_one(
     assert options_of_steps() == ({"num_gpus": 1} if runner == "ray" else {})
 
 
-def test_without_the_setting_there_are_four_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("setting", [None, ""])
+def test_without_the_setting_there_are_four_threads(
+    setting: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("THUMBTUNE_TASK_RUNNER", raising=False)
+    if setting is not None:  # as `THUMBTUNE_TASK_RUNNER=` in .env
+        monkeypatch.setenv("THUMBTUNE_TASK_RUNNER", setting)
     assert task_runner_of_this_machine() == ThreadPoolTaskRunner(max_workers=4)
 
 

@@ -24,7 +24,7 @@ ValueError: no such channel
 Traceback (most recent call last):
 ConnectionError
 18:11:02.009 | ERROR   | Task run 'fetch-videos-1' - Finished in state Failed()
-18:11:03.001 | ERROR   | prefect.engine - Execution of flow run 'f00-b4' exited with unexpected exception
+18:11:03.001 | ERROR   | prefect.engine - Execution of flow run 'f00' exited with unexpected exception
 Traceback (most recent call last):
 ValueError: no such channel
 18:11:03.102 | WARNING | prefect.workers - late
@@ -54,8 +54,8 @@ def test_a_scheduler_that_fails_is_a_fault_with_its_file_line_and_text(tmp_path:
         "18:01:16.070 | CRITICAL | prefect.server - gone",
         "18:01:16.070 | ERROR   | prefect.worker - Flow run 'x' - failed",
         "2026-11-25 18:01:16,070 | ERROR   | MainThread   | prefect._internal - gone",
-        "18:01:16.070 | WARNING | prefect.server - odd\nTraceback (most recent call last):\nOSError",
-        "18:01:16.070 | INFO    | Flow run 'x' - hello\nTraceback (most recent call last):\nOSError",
+        "18:01:16.070 | WARNING | prefect - odd\nTraceback (most recent call last):\nOSError",
+        "18:01:16.070 | INFO    | Flow run 'x' - I\nTraceback (most recent call last):\nOSError",
         " 92%|██▏| 11/12\r 99%|██▏| 12/12 18:01:16.070 | ERROR   | prefect.worker - gone",
         "ERROR:    [Errno 98] address already in use",
         "Traceback (most recent call last):\nModuleNotFoundError",
@@ -70,6 +70,26 @@ def test_so_is_each_error_or_traceback_that_no_run_has_told(log: Path, text: str
 def test_what_a_failing_run_tells_is_none(log: Path) -> None:
     log.write_text(FAILED_RUN)
     assert faults(log) == []
+
+
+LOCKED = """\
+18:37:37.071 | ERROR   | prefect.server - Encountered error during state validation
+Traceback (most recent call last):
+sqlite3.OperationalError: database is locked
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+sqlalchemy.exc.OperationalError: (sqlite3.OperationalError) database is locked
+[SQL: INSERT INTO flow_run_state]
+"""
+
+
+def test_nor_is_a_moment_in_which_sqlite_has_another_writer(log: Path) -> None:
+    log.write_text(LOCKED)
+    assert faults(log) == []
+    log.write_text(LOCKED + "\nTraceback (most recent call last):\nKeyError: 'state'\n")
+    assert len(faults(log)) == 1
 
 
 def test_a_session_without_faults_passes(tmp_path: Path) -> None:

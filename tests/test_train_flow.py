@@ -26,6 +26,7 @@ from tasks.registry import Registry
 from tasks.sources import SourceError
 from tasks.thumbnails import Example, TooManyBadThumbnailsError
 from tasks.workspace import Table, Workspace
+from tests.server_logs import Logs
 from tests.test_thumbnails import picture, saved
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
@@ -339,12 +340,17 @@ def run_script(
 
 
 @pytest.mark.compatibility
-def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(tmp_path: Path) -> None:
+def test_the_script_runs_from_anywhere_and_fine_tuning_helps_on_the_sample(
+    tmp_path: Path, logs: Logs, tables: Path
+) -> None:
+    (tmp_path / "prefect").mkdir()
+    shutil.copy(tables, tmp_path / "prefect" / "prefect.db")
     done = run_script(
         tmp_path,
         "--source sample --model sample --negatives.text_model sample --workspace here "
         "--training.epochs 4 --training.learning_rate 0.001",
     )
+    logs.new("script").write_text(done.stderr)  # its Prefect server writes there too
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("Recall@1 on test"))
     before, after = (float(word) for word in line.split() if word[0] == "0")
