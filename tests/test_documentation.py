@@ -14,8 +14,8 @@ import fnmatch
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import metadata
 from pathlib import Path
 from urllib.parse import unquote
@@ -42,6 +42,7 @@ from tests.fresh_clone import Clone
 EVERY_COMMAND = [command for page in PAGES for command in commands(page)]
 COMMANDS = list({command.programs: command for command in reversed(EVERY_COMMAND)}.values())
 """Each once, where it comes first."""
+MATCH = ("thumbtune", "match")
 PLACEHOLDER = re.compile(r"…|://")
 NOT_OURS = {"apt", "docker", "yt-dlp"}
 """Programs that neither the project nor its environment brings."""
@@ -96,32 +97,14 @@ def training(clone: Clone) -> str:
 
 
 Done = subprocess.CompletedProcess[str]
-Answer = Callable[[str], Done]
+Answer = Callable[..., Done]
+ACTIVATED = ("source .venv/bin/activate",)
 
 
 @pytest.fixture(scope="module")
-def answer(clone: Clone, training: str) -> Iterator[Answer]:
-    """The answer of a command as it is written, or of another line; two run at a time."""
-    with ThreadPoolExecutor(2) as pool:
-
-        def start(
-            line: str, before: tuple[str, ...] = ()
-        ) -> "Future[subprocess.CompletedProcess[str]]":
-            return pool.submit(clone.run, line, before)
-
-        runs = {
-            command.line: start(command.line, command.before)
-            for command in COMMANDS
-            if kind(command) == "run" and command.words != ("make", "train")
-        }
-        helps = {
-            line: start(line, ("source .venv/bin/activate",))
-            for line in {help_of(command) for command in COMMANDS if kind(command) == "help"}
-            | {f"thumbtune {name} --help" for name in SUBCOMMANDS}
-            | {f"python {script} --help" for script in SCRIPTS}
-        }
-        yield lambda line: (runs | helps)[line].result()
-        pool.shutdown(cancel_futures=True)
+def answer(clone: Clone) -> Answer:
+    """The answer of a line as it is written, run once."""
+    return cache(lambda line, before=ACTIVATED: clone.run(line, before))
 
 
 SUBCOMMANDS = ("match", "search", "index", "models", "rollback", "web")
@@ -166,7 +149,7 @@ def test_what_needs_no_network_runs_as_written(
     if command.words == ("make", "train"):
         assert "Recall@1 on test" in training
         return
-    done = answer(command.line)
+    done = answer(command.line, command.before)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -261,9 +244,10 @@ def test_what_the_readme_shows_is_what_is_printed(
 ) -> None:
     promised = [line for line in shown(ROOT / "README.md") if line.startswith(start)]
     assert promised
-    runs = [c.line for c in COMMANDS if kind(c) == "run" and c.words != ("make", "train")]
-    printed = [*training.splitlines()]
-    printed += [line for run in runs for line in answer(run).stdout.splitlines()]
+    examples = [c for c in COMMANDS if c.page == "README.md" and c.words[:2] == MATCH]
+    printed = training.splitlines()
+    for command in examples:
+        printed += answer(command.line, command.before).stdout.splitlines()
     for line in promised:
         if start in ("Model:", "Report:"):  # …/models/<a hash>/model      what it is good for
             pattern = re.sub(r"\b[0-9a-f]{16}\b|…", "*", re.split(r" {3,}", line)[0])
@@ -272,12 +256,15 @@ def test_what_the_readme_shows_is_what_is_printed(
             assert any(agrees(line, other) for other in printed), line
 
 
-def test_the_title_that_a_picture_was_made_for_wins_in_the_examples(answer: Answer) -> None:
-    examples = [c for c in COMMANDS if kind(c) == "run" and c.words[:2] == ("thumbtune", "match")]
+def test_the_title_that_a_picture_was_made_for_wins_in_the_examples(
+    answer: Answer, training: str
+) -> None:
+    examples = [c for c in COMMANDS if kind(c) == "run" and c.words[:2] == MATCH]
     assert examples
     for command in examples:
         titles = [word for word in command.words[3:] if not word.startswith("-")]
-        rows = [line for line in answer(command.line).stdout.splitlines() if line.startswith("│")]
+        done = answer(command.line, command.before)
+        rows = [line for line in done.stdout.splitlines() if line.startswith("│")]
         percentiles = [float(row.split("│")[3]) for row in rows]
         assert titles[0] in rows[0]
         assert percentiles[0] > 50 > max(percentiles[1:])
@@ -294,8 +281,8 @@ def test_a_training_ends_with_the_commands_to_run_next(
     rows = [line for line in first.stdout.splitlines() if line.startswith("│")]
     [[_, _, _, title, *_]] = split(match)
     assert title in rows[0]
-    assert clone.run(search, cwd=tmp_path).returncode == 0
-    assert clone.run(f"{web} --help", cwd=tmp_path).returncode == 0
+    for line in (search, web):
+        assert clone.run(f"{line} --help", cwd=tmp_path).returncode == 0
     assert f"{clone.folder}/flows/train_flow.py --channel @handle" in training
 
 
