@@ -1,6 +1,7 @@
 """Watching channels: what is looked at, what it costs, and when a training starts."""
 
 import json
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,19 @@ def test_the_same_videos_start_a_training_once(options: dict[str, Any]) -> None:
     assert not again.train
     assert again.why.startswith("training was started for these 50 videos; again at ")
     assert watch(**{**options, "retry_hours": 1e-6})[0].train
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_version_that_a_killed_run_left_undecided_is_trained_for_again(
+    options: dict[str, Any],
+) -> None:
+    watch(**options)
+    registry = registry_of(options)
+    shutil.rmtree(registry.workspace.root / registry.path / "decisions")
+    again = watch(**{**options, "retry_hours": 1e-6})[0]
+    assert again.why == "50 videos and no model yet"
+    assert [decision.version for decision in registry.decisions()] == [1]
+    assert [version.number for version in registry.versions()] == [1]
 
 
 def test_new_videos_that_shorts_push_out_of_the_feed_are_not_forgotten(
