@@ -171,6 +171,10 @@ def test_damaged_knowledge_of_a_channel_is_asked_for_again(
     for file in (workspace.root / "channels").glob("*.json"):
         file.write_text(content)
     assert ask("@tester") == first
+    assert tester.units == 1  # the answer itself was stored
+    for file in workspace.root.glob("*/*.json"):
+        file.write_text(content)
+    assert ask("@tester") == first
     assert tester.units == 2
 
 
@@ -404,10 +408,13 @@ def test_without_a_model_the_spellings_that_there_are_are_listed(workspace: Work
         ("channels:\n\t- '@a'\n", "has a tab, line 2. Indent with spaces."),
         ("channels:\n  - '@a\n", "cannot be read as YAML: while scanning a quoted scalar, found"),
         ("channels:\n  - '@a'\n  -\n", "channel 2 is empty. Write a channel there, or delete"),
-        ("channels: [123]", "channel 1: channel is 123, which is no text. Put it into quotes."),
-        ("channels: [yes]", "channel 1: channel is True, which is no text. Put it into quotes."),
-        ("channels: [['@a']]", "channel 1: channel is ['@a'], which is no text."),
-        ("channels: [{channel: 2026-01-01}]", "channel 1: channel is datetime.date(2026, 1, 1), w"),
+        ("channels: [123]", "channel 1: channel is 123 and no text. Write it as text, in quotes."),
+        ("channels: [yes]", "channel 1: channel is True and no text. Write it as text, in quotes."),
+        ("channels: [['@a']]", "channel 1: channel is list and no text."),
+        (
+            "channels: [{channel: 2026-01-01}]",
+            "channel 1: channel is datetime.date(2026, 1, 1) and",
+        ),
         ("channels: [{'@a': {}}]", "channel 1: channel is missing. Add one: channel: '@handle'"),
         ("channels: [tester]", "channel 1: channel: 'tester' is no channel id"),
         ("channels: ['@a', 'youtube.com/@A/videos']", "has @a and youtube.com/@A/videos, one chan"),
