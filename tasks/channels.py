@@ -99,7 +99,7 @@ def registry_name(source: str, channel: str | None) -> str:
     """Name of a folder for a channel by its spelling alone, equal for equal spellings."""
     name = _channel_name(channel) if source == "youtube" else None
     spelling = name.canonical if name else channel or ""
-    return f"{_readable(short_name(source, channel))}-{fingerprint(source, spelling)[:8]}"
+    return f"{_readable(short_name(source, spelling))}-{fingerprint(source, spelling)[:8]}"
 
 
 def _readable(name: str) -> str:
@@ -119,8 +119,8 @@ def identify_here(workspace: Workspace, source: str, channel: str | None) -> Ide
     """Which channel is meant, by what is known on this machine and in the workspace."""
     if source == "youtube":
         return _youtube_identity(workspace, channel or "")
-    called = short_name(source, channel)
-    return Identity(source=source, id=_local_id(source, channel or ""), called=called)
+    local_id = _local_id(source, channel or "")
+    return Identity(source=source, id=local_id, called=short_name(source, local_id))
 
 
 def _youtube_identity(workspace: Workspace, channel: str) -> Identity:

@@ -1,7 +1,7 @@
 """Step: find out which channel is meant, before anything is locked, listed or kept under it."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prefect.logging import get_run_logger
 
@@ -30,6 +30,9 @@ from tasks.workspace import Workspace, fingerprint
 
 Tell = Callable[[str], None]
 """Takes a sentence for the log."""
+
+UNKEPT = timedelta(hours=1)
+"""An answer so young is one that a killed run had no time to keep; it is not paid twice."""
 
 CannotAskError = (RetryableYouTubeError, YouTubeError, QuotaError, MissingSecretError)
 """What keeps YouTube from answering now; what is kept must do."""
@@ -85,8 +88,9 @@ def resolve(
         known = kept and (at_any_age or not spelling or not spelling.is_out_of_date(_now()))
         if kept and known and not anew:
             return kept
+        since = None if spelling or anew else _now() - UNKEPT
         try:
-            found = _ask(workspace, channel, daily_quota)
+            found = _ask(workspace, channel, daily_quota, since)
         except ChannelNotFoundError:
             if not spelling:
                 raise
@@ -107,9 +111,11 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _ask(workspace: Workspace, channel: str, daily_quota: int) -> YouTubeChannel:
+def _ask(
+    workspace: Workspace, channel: str, daily_quota: int, since: datetime | None = None
+) -> YouTubeChannel:
     def call(endpoint: str, params: Params) -> dict[str, object]:
-        return call_youtube(workspace, endpoint, params, daily_quota)
+        return call_youtube(workspace, endpoint, params, daily_quota, since)
 
     return find_channel(call, channel)
 

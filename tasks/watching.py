@@ -105,8 +105,9 @@ def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameter
     if entry is None:
         raise ChannelsFileError(f"{place} is empty. Write a channel there, or delete its line.")
     if not isinstance(channel, str | None):
+        what = type(channel).__name__ if isinstance(channel, list | dict | set) else repr(channel)
         raise ChannelsFileError(
-            f"{place}: channel is {channel!r:.60}, which is no text. Put it into quotes."
+            f"{place}: channel is {what:.60} and no text. Write it as text, in quotes."
         )
     if channel is None and values.get("source") != "sample":
         raise ChannelsFileError(f"{place}: channel is missing. Add one: channel: '@handle'.")

@@ -171,6 +171,10 @@ def test_damaged_knowledge_of_a_channel_is_asked_for_again(
     for file in (workspace.root / "channels").glob("*.json"):
         file.write_text(content)
     assert ask("@tester") == first
+    assert tester.units == 1  # the answer itself was stored
+    for file in workspace.root.glob("*/*.json"):
+        file.write_text(content)
+    assert ask("@tester") == first
     assert tester.units == 2
 
 
@@ -305,14 +309,14 @@ def test_of_old_registries_of_one_channel_the_newest_champions_is_used_and_the_o
             (CHANNEL_ID, "2026-02-01"),
         )
     ]
-    old_registry(workspace, "@another", "2026-04-01")
+    another = old_registry(workspace, "@another", "2026-04-01")
     with caplog.at_level(logging.WARNING):
         identify_in_flow(workspace, "@tester")
     assert {Registry(workspace, "youtube", c).name for c in SPELLINGS[:4]} == {names[1]}
     for name in (names[0], names[2]):
         assert f"registry/{name} is of the same channel as registry/{names[1]}" in caplog.text
         assert (workspace.root / "registry" / name / "versions" / "000001.json").is_file()
-    assert [registry.name for registry in registries(workspace)][1:] == [names[1]]
+    assert {registry.name for registry in registries(workspace)} == {another, names[1]}
     assert find_registry(workspace, None, "@TESTER").name == names[1]
 
 
@@ -362,11 +366,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_is_one_channel_by_whatever_way(
     workspace: Workspace, folder: Path, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ways = (str(folder), "channel", "channel/", "./channel", "~/channel", "link", "../*/channel/.")
-    ways = (*ways[:-1], f"../{folder.parent.name}/channel/.")
+    ways = (str(folder), "channel", "channel/", "./channel/.", "~/channel", "link", "link/../link")
     names = {Registry(workspace, source, way).name for way in ways}
     assert len(names) == 1
-    assert names.pop().startswith(("channel-", "link-"))
+    assert names.pop().startswith("channel-")
     old = old_registry(workspace, "channel/", "2026-01-01", source)
     Registry(workspace, source, "~/channel").claim()
     monkeypatch.chdir("/")
@@ -377,7 +380,7 @@ def test_a_folder_is_one_channel_by_whatever_way(
 def test_capitals_make_no_other_dataset_but_another_folder(workspace: Workspace) -> None:
     datasets = {Registry(workspace, "hub", name).name for name in ("me/Pairs", "Me/pairs/")}
     folders = {Registry(workspace, "folder", name).identity.id for name in ("me/Pairs", "me/pairs")}
-    assert (len({name.lower() for name in datasets}), len(folders)) == (1, 2)
+    assert (len(datasets), len(folders)) == (1, 2)
 
 
 def test_channels_of_equal_names_have_folders_of_their_own(workspace: Workspace) -> None:
@@ -405,10 +408,13 @@ def test_without_a_model_the_spellings_that_there_are_are_listed(workspace: Work
         ("channels:\n\t- '@a'\n", "has a tab, line 2. Indent with spaces."),
         ("channels:\n  - '@a\n", "cannot be read as YAML: while scanning a quoted scalar, found"),
         ("channels:\n  - '@a'\n  -\n", "channel 2 is empty. Write a channel there, or delete"),
-        ("channels: [123]", "channel 1: channel is 123, which is no text. Put it into quotes."),
-        ("channels: [yes]", "channel 1: channel is True, which is no text. Put it into quotes."),
-        ("channels: [['@a']]", "channel 1: channel is ['@a'], which is no text."),
-        ("channels: [{channel: 2026-01-01}]", "channel 1: channel is datetime.date(2026, 1, 1), w"),
+        ("channels: [123]", "channel 1: channel is 123 and no text. Write it as text, in quotes."),
+        ("channels: [yes]", "channel 1: channel is True and no text. Write it as text, in quotes."),
+        ("channels: [['@a']]", "channel 1: channel is list and no text."),
+        (
+            "channels: [{channel: 2026-01-01}]",
+            "channel 1: channel is datetime.date(2026, 1, 1) and",
+        ),
         ("channels: [{'@a': {}}]", "channel 1: channel is missing. Add one: channel: '@handle'"),
         ("channels: [tester]", "channel 1: channel: 'tester' is no channel id"),
         ("channels: ['@a', 'youtube.com/@A/videos']", "has @a and youtube.com/@A/videos, one chan"),

@@ -24,8 +24,8 @@ SIZE = 64 * 2**20
 PAGE = 4096
 MOUNT = f"mount -t tmpfs -o size={SIZE} full $0/disk && mount -t tmpfs -o ro none $0/read-only"
 
-ORDER = ["workspace-id", "registry", "youtube-unfinished", "quota", "youtube", "videos", "splits"]
-ORDER += ["pairs", "thumbnails", "examples", "features", "models"]
+ORDER = ["workspace-id", "quota", "youtube", "channels", "registry", "youtube-unfinished"]
+ORDER += ["videos", "splits", "pairs", "thumbnails", "examples", "features", "models"]
 """What a run writes, in its order."""
 
 FULL_WHILE_WRITING = {

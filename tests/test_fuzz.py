@@ -28,7 +28,13 @@ from tasks.sources import SourceError, Video
 from tasks.sources import youtube as client
 from tasks.sources.feed import FeedError, newest_videos
 from tasks.sources.folder import folder_stamp, list_folder
-from tasks.sources.youtube import RetryableYouTubeError, YouTubeError, list_channel, request_api
+from tasks.sources.youtube import (
+    RetryableYouTubeError,
+    YouTubeError,
+    find_channel,
+    list_channel,
+    request_api,
+)
 from tasks.thumbnails import ThumbnailStore
 from tasks.watching import ChannelsFileError, Memory, read_channels
 from tasks.workspace import Table, Workspace
@@ -182,7 +188,13 @@ def test_any_duration_of_youtube_is_some_seconds_or_unknown(text: str) -> None:
 
 
 CHANNEL = {
-    "items": [{"id": "UC1", "contentDetails": {"relatedPlaylists": {"uploads": "UU1"}}}],
+    "items": [
+        {
+            "id": "UC1",
+            "snippet": {"title": "T", "customUrl": "@tester"},
+            "contentDetails": {"relatedPlaylists": {"uploads": "UU1"}},
+        }
+    ],
     "etag": "e",
 }
 PLAYLIST = {
@@ -241,7 +253,9 @@ def test_an_answer_of_youtube_with_anything_in_place_of_any_node(
     for _ in range(2):  # the second time the first time's answers are stored
         plain = (SourceError, YouTubeError, RetryableYouTubeError)
         way: Any = "search" if endpoint == "search" else "uploads"
-        listed, said = attempt(lambda way=way: list_channel(call, "@tester", way), *plain)
+        listed, said = attempt(
+            lambda way=way: list_channel(call, find_channel(call, "@tester"), way), *plain
+        )
         if listed is None:
             assert endpoint in said or said.startswith("channel: ")
             continue
