@@ -137,9 +137,9 @@ def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
     seen = seen_in_train(rows)
     if not any(seen.values()):
         return None
-    counts = " and ".join(f"{count} of {split}" for split, count in seen.items() if count)
+    counts = " and ".join(f"{count} videos of {split}" for split, count in seen.items() if count)
     return (
-        f"The titles of {counts} are in train too (case and invisible characters do not count), so "
+        f"{counts} have titles that train has too (case and invisible characters do not count), so "
         f"what is measured there is too good. split.method is {method}; hash keeps equal titles "
         "together."
     )

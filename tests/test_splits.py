@@ -176,7 +176,7 @@ def test_titles_on_both_sides_of_a_split_are_counted_and_told() -> None:
     assert seen_in_train(rows) == {"valid": 1, "test": 1}
     told = leakage(rows, "shuffle")
     assert told
-    assert told.startswith("The titles of 1 of valid and 1 of test are in train too")
+    assert told.startswith("1 videos of valid and 1 videos of test have titles that train has")
     assert "split.method is shuffle; hash keeps equal titles together" in told
     assert leakage(rows[::2][:1] + rows[3:4], "shuffle") is None
 
