@@ -76,13 +76,14 @@ class Server:
         self.process.wait(60)
 
     def wait_until_ready(self) -> None:
-        for _ in range(240):
-            try:
-                if requests.get(f"{self.api}/health", timeout=2).ok:
-                    return
-            except requests.ConnectionError:
-                time.sleep(0.5)
-        pytest.fail("the Prefect server did not start within two minutes")
+        wait_until(self._is_ready, 240, lambda: "the Prefect server has not started")
+
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, "the Prefect server has ended"
+        try:
+            return requests.get(f"{self.api}/health", timeout=10).ok
+        except (requests.ConnectionError, requests.Timeout):
+            return False
 
     def prefect(self, *arguments: str) -> str:
         """Run a prefect command from the project's folder; what it printed."""
@@ -108,23 +109,24 @@ class Server:
         return said
 
     def find(self, what: str) -> list[dict[str, Any]]:
-        return requests.post(f"{self.api}/{what}/filter", json={}, timeout=10).json()
+        return self._post(f"{what}/filter", {}).json()
 
     def run(self, deployment: str, **parameters: Any) -> None:
         """Start a run of `flow/deployment` with some parameters changed, as the UI does."""
-        url = f"{self.api}/deployments"
-        found = requests.get(f"{url}/name/{deployment}", timeout=10).json()
-        with requests.Session() as session:
-            session.mount(self.api, HTTPAdapter(max_retries=DATABASE_IS_LOCKED))
-            answer = session.post(
-                f"{url}/{found['id']}/create_flow_run", json={"parameters": parameters}, timeout=30
-            )
-        assert answer.ok, answer.text
+        found = requests.get(f"{self.api}/deployments/name/{deployment}", timeout=60).json()
+        self._post(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """The runs of a flow, the oldest first."""
         wanted = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_ASC"}
-        return requests.post(f"{self.api}/flow_runs/filter", json=wanted, timeout=10).json()
+        return self._post("flow_runs/filter", wanted).json()
+
+    def _post(self, path: str, data: dict[str, Any]) -> requests.Response:
+        with requests.Session() as session:
+            session.mount(self.api, HTTPAdapter(max_retries=DATABASE_IS_LOCKED))
+            answer = session.post(f"{self.api}/{path}", json=data, timeout=60)
+        assert answer.ok, answer.text
+        return answer
 
     def wait_for_runs(self, flow: str, count: int, seconds: float = 120) -> list[dict[str, Any]]:
         """Wait until so many runs of a flow are completed; all its runs."""

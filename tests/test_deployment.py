@@ -41,8 +41,10 @@ def test_a_wrong_parameter_is_refused_before_a_run_is_made(server: Server) -> No
 
 @pytest.mark.compatibility
 def test_the_watch_is_scheduled_every_morning_from_its_deployment_on(server: Server) -> None:
+    [watch] = [each for each in server.find("deployments") if each["name"] == "watch"]
+
     def scheduled() -> list[datetime]:
-        runs = [run for run in server.runs("watch") if run["auto_scheduled"]]
+        runs = [run for run in server.runs("watch") if run["deployment_id"] == watch["id"]]
         return sorted(datetime.fromisoformat(run["expected_start_time"]) for run in runs)
 
     wait_until(lambda: len(scheduled()) == 3, 60)

@@ -24,7 +24,8 @@ ValueError: no such channel
 Traceback (most recent call last):
 ConnectionError
 18:11:02.009 | ERROR   | Task run 'fetch-videos-1' - Finished in state Failed()
-18:11:03.001 | ERROR   | prefect.engine - Execution of flow run 'f00' exited with unexpected exception
+18:11:03.001 | ERROR   | prefect.engine - Execution of flow run 'f00' exited with unexpected \
+exception
 Traceback (most recent call last):
 ValueError: no such channel
 18:11:03.102 | WARNING | prefect.workers - late
