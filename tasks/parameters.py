@@ -540,7 +540,10 @@ def takes(model: type[P]) -> Callable[[Callable[[P], Any]], Callable[..., Any]]:
             try:
                 parameters = model(**values)
             except ValidationError as error:
-                told = [f"{field}: {said}" if field else said for field, said in problems_of(error)]
+                told = [
+                    said if said.startswith(field) else f"{field}: {said}"
+                    for field, said in problems_of(error)
+                ]
                 raise ParametersError("; ".join(told)) from None
             return body(parameters)
 
