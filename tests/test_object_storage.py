@@ -19,11 +19,11 @@ from s3fs import S3FileSystem
 from typer.testing import CliRunner
 
 from flows.train_flow import train
+from tasks.errors import ParametersError
 from tasks.features import FeatureStore
 from tasks.indexing import Entry, channel_place, index_channel, open_index, search_words
 from tasks.matching import Matcher, NoModelError, open_champion
 from tasks.models import ModelNotFoundError, folder_of
-from tasks.errors import ParametersError
 from tasks.parameters import TrainParameters, parse_command_line
 from tasks.registry import Registry
 from tasks.storage import WorkspaceError
@@ -354,7 +354,7 @@ def test_a_password_in_the_url_is_refused_and_shown_nowhere(
         TrainParameters(source="sample", workspace=url)
     with pytest.raises(SystemExit):
         parse_command_line(TrainParameters, ["--source", "sample", "--workspace", url])
-    with pytest.raises(ParametersError, match="^workspace: the s3 URL holds a password") as raised:
+    with pytest.raises(ParametersError, match=r"^workspace: the s3 URL holds a password") as raised:
         train(source="sample", workspace=url)
     shown = capsys.readouterr()
     assert "--workspace: workspace: the s3 URL holds a password" in shown.err
