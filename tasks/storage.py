@@ -83,9 +83,12 @@ def remove_leftovers(root: Path) -> int:
     old = time.time() - LIVING.total_seconds()
     removed = 0
     for folder, folders, files in os.walk(root):
-        for name in [*folders, *files]:
+        for name in [name for name in (*folders, *files) if LEFTOVER.fullmatch(name)]:
             path = Path(folder, name)
-            if not LEFTOVER.fullmatch(name) or path.lstat().st_mtime > old:
+            try:
+                if path.lstat().st_mtime > old:
+                    continue
+            except FileNotFoundError:  # its writer has just finished it
                 continue
             if name in files or path.is_symlink():
                 path.unlink(missing_ok=True)

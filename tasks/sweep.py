@@ -275,7 +275,6 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=journal,
-        sampler=optuna.samplers.TPESampler(seed=seed),
         study_name=name,
         direction="maximize",
         load_if_exists=True,
@@ -285,13 +284,19 @@ def search(
     study.enqueue_trial({**known, "negatives": first.negatives.method}, skip_if_exists=True)
     done = (optuna.trial.TrialState.COMPLETE,)
     missing = search.trials - len(study.get_trials(states=done))
-    if missing > 0:
-        study.optimize(score, n_trials=missing, show_progress_bar=sys.stderr.isatty())
+    for _ in tqdm(range(missing), desc="Trials", disable=not sys.stderr.isatty()):
+        study.sampler = _sampler(seed, len(study.trials))
+        study.optimize(score, n_trials=1)
     trials = study.get_trials(states=done)
     best = suggest(optuna.trial.FixedTrial(study.best_params), base)  # type: ignore[arg-type]
     return best, [
         Trial(number=trial.number, valid_mrr=trial.value, **trial.params) for trial in trials
     ]
+
+
+def _sampler(seed: int, trial: int) -> optuna.samplers.TPESampler:
+    """Draws one trial. Seeded by its number, a search that was cut off goes on as if it was not."""
+    return optuna.samplers.TPESampler(seed=(seed + trial) % 2**32)
 
 
 def compare(

@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPModel, CLIPTextConfig
+from transformers import CLIPModel, CLIPTextConfig, PretrainedConfig
 from transformers.masking_utils import create_causal_mask
 
 from tasks.workspace import checksum
@@ -102,6 +102,16 @@ def gains_by_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
+ONLY_TOLD = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+"""Fields of a configuration that say where a model comes from, and change nothing it computes."""
+
+
+def _computed(config: PretrainedConfig) -> dict[str, Any]:
+    """What a configuration decides beside the weights: activation, heads, epsilons, end of text."""
+    fields: dict[str, Any] = config.to_dict()
+    return {name: value for name, value in fields.items() if name not in ONLY_TOLD}
+
+
 class Trunk:
     """The frozen part of one tower.
 
@@ -123,8 +133,10 @@ class Trunk:
 
     @property
     def fingerprint(self) -> str:
-        """Of the frozen weights, the preprocessing, the depth and the precision."""
+        """Of the frozen weights and what is computed with them, the preprocessing, the depth and
+        the precision."""
         parts: list[str | memoryview] = [self.kind, self.precision, self._preprocessing()]
+        parts.append(json.dumps(_computed(self.tower.config), sort_keys=True))
         for module in [*self.embeddings, *self.layers]:
             for name, tensor in module.state_dict().items():
                 parts += [f"{name} {tuple(tensor.shape)} {tensor.dtype}", bytes_of(tensor)]

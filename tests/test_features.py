@@ -1,5 +1,6 @@
 """Training on stored features of the frozen towers is the article's training, only faster."""
 
+import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ from tasks.thumbnails import Example
 from tasks.towers import Trunk, plan_of
 from tasks.training import fine_tune
 from tasks.workspace import Workspace
+from tests.tiny_clip import save_tiny_clip
 
 MEASURES = EvaluationParameters()
 
@@ -318,3 +320,38 @@ def test_a_file_cut_short_or_half_written_is_no_feature(workspace: Workspace) ->
     assert store.read(["a"])["a"].tolist() == [[1, 1, 1, 1]]
     file.write_bytes(file.read_bytes()[:-8])
     assert store.read(["a"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("tower", "field", "value"),
+    [
+        ("vision_config", "hidden_act", "gelu"),
+        ("vision_config", "layer_norm_eps", 1e-3),
+        ("text_config", "num_attention_heads", 1),
+        ("text_config", "eos_token_id", 2),
+    ],
+)
+def test_what_a_mended_configuration_computes_is_encoded_again(
+    workspace: Workspace,
+    examples: list[Example],
+    tmp_path: Path,
+    tower: str,
+    field: str,
+    value: Any,
+) -> None:
+    folder = save_tiny_clip(tmp_path / "clip")
+
+    def encoded() -> dict[str, int]:
+        model = SentenceTransformer(str(folder), device="cpu")
+        freeze(model, ["projection"])
+        return dict(head_of(workspace, model, examples)[1].encoded)
+
+    first = encoded()
+    assert not any(encoded().values())
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    assert config[tower][field] != value
+    config[tower][field] = value
+    file.write_text(json.dumps(config))
+    kind = "image" if tower == "vision_config" else "text"
+    assert encoded() == {**dict.fromkeys(first, 0), kind: first[kind]}

@@ -93,15 +93,18 @@ def test_the_search_does_not_look_at_test(workspace: Workspace, clip: ModelRefer
     assert len({trial.valid_mrr for trial in trials}) > 1
 
 
-def test_a_search_goes_on_from_the_trials_that_are_there(
-    workspace: Workspace, clip: ModelReference
+def test_a_search_goes_on_from_the_trials_that_are_there_as_if_it_had_not_stopped(
+    workspace: Workspace, clip: ModelReference, tmp_path: Path
 ) -> None:
     examples = write_examples(workspace)
     two = workspace.read_table(searching(workspace, examples, clip, 2).trials, Trial)
     found = searching(workspace, examples, clip, 4)
     trials = workspace.read_table(found.trials, Trial)
     assert trials[:2] == two
-    assert len(trials) == 4
+    assert len({trial.learning_rate for trial in trials}) == 4
+    elsewhere = Workspace.open(tmp_path / "elsewhere")
+    at_once = searching(elsewhere, write_examples(elsewhere), clip, 4)
+    assert elsewhere.read_table(at_once.trials, Trial) == trials
     assert found.best_valid_mrr == max(trial.valid_mrr for trial in trials)
     article = trials[0]
     assert (article.epochs, article.batch_size, article.learning_rate) == (2, 16, 1e-4)

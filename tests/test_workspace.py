@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from prefect import Task, flow, task
 from pydantic import BaseModel
 
 from tasks.caching import Stages, content_key
-from tasks.storage import replace_folder
+from tasks.storage import remove_leftovers, replace_folder
 from tasks.workspace import OutsideWorkspaceError, Table, Workspace, fingerprint
 from tests.s3_server import S3Server
 
@@ -300,3 +301,20 @@ def test_results_are_stored_as_json_without_pickle(
 def test_an_input_without_defined_content_is_refused() -> None:
     with pytest.raises(TypeError, match="object has no defined content"):
         content_key(1)(type("Context", (), {"task": None})(), {"x": object()})
+
+
+def test_leftovers_are_looked_for_beside_a_busy_writer(workspace: Workspace) -> None:
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            for name in "abcdef":
+                workspace.write(f"rows/{name}.jsonl", b"{}")
+
+    with ThreadPoolExecutor(2) as pool:
+        writers = [pool.submit(write) for _ in range(2)]
+        removed = [remove_leftovers(workspace.root) for _ in range(400)]
+        stop.set()
+        for writer in writers:
+            writer.result()
+    assert not any(removed)
