@@ -1,7 +1,7 @@
 """What to run after a training, printed at its end: commands as they are, to copy."""
 
 from tasks.commands import channel_options, thumbtune_command, train_command, workspace_options
-from tasks.matching import examples_of
+from tasks.matching import NoModelError, examples_of
 from tasks.parameters import TrainParameters
 from tasks.registry import (
     DamagedRecordError,
@@ -25,9 +25,7 @@ def next_steps(parameters: TrainParameters) -> str:
     registry = Registry(workspace, parameters.source, parameters.channel)
     where = options_for(workspace, registry)
     champion = registry.champion()
-    steps = (
-        without_champion(registry, where) if champion is None else use(champion, registry, where)
-    )
+    steps = use(champion, registry, where) if champion else without_champion(registry, where)
     if parameters.source == "sample":
         own = train_command("--channel", "@handle", *workspace_options(workspace.location))
         steps += [OWN_CHANNEL, f"  YOUTUBE_API_KEY=… {own}"]
@@ -47,15 +45,21 @@ def options_for(workspace: Workspace, registry: Registry) -> list[str]:
 
 
 def use(champion: Version, registry: Registry, where: list[str]) -> list[str]:
-    """Match titles, search pictures, and both on a page."""
-    rows = [row for row in examples_of(registry.workspace, champion) if row.split == "test"]
+    """Match titles, search pictures, and both on a page; the page alone if the videos are gone."""
+    page = f"  {thumbtune_command('web', *where)}"
+    try:
+        rows = [row for row in examples_of(registry.workspace, champion) if row.split == "test"]
+    except NoModelError:
+        rows = []
+    if not rows:
+        return ["Put it to use:", page]
     titles = list(dict.fromkeys(row.title for row in rows))[:TITLES]
     picture = str(registry.workspace.place(rows[0].image))
     return [
         "Put it to use:",
         f"  {thumbtune_command('match', *where, *after_dashes(picture, *titles))}",
         f"  {thumbtune_command('search', *where, *after_dashes(titles[0]))}",
-        f"  {thumbtune_command('web', *where)}",
+        page,
     ]
 
 

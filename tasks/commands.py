@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 DEFAULT_WORKSPACE = "~/.thumbtune"
-TRAIN_FLOW = Path(__file__).parent.parent / "flows" / "train_flow.py"
+TRAIN_FLOW = Path(__file__).resolve().parent.parent / "flows" / "train_flow.py"
 
 
 def thumbtune_command(*arguments: str) -> str:
