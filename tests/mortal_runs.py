@@ -38,7 +38,7 @@ STEPS = {
     r"predictions": "evaluation",
     r"registry/[^/]+/versions": "registry",
     r"registry/[^/]+/decisions": "promotion",
-    r"channels|registry/[^/]+/channel": "identity",
+    r"channels|registry/[^/]+/\.*channel": "identity",
     r"registry": "lock",
     r"indexes": "index",
     r"\.?workspace-id": "workspace",

@@ -102,7 +102,7 @@ def test_a_channel_becomes_a_measured_model_and_a_second_run_does_nothing_again(
         {"name": "videos", "found": 62, "kept": 60, "dropped": {"of 180 s or shorter": 2}},
         {"name": "thumbnails", "found": 60, "kept": 60, "dropped": {}},
     ]
-    told = "Left out: 2 of 62 videos (2 shorter than 180 s); 0 of 60 thumbnails."
+    told = "Left out: 2 of 62 videos (2 of 180 s or shorter); 0 of 60 thumbnails."
     assert first.left_out == told
     assert sum(metrics["rows"].values()) == 60
     for split in ("train", "valid", "test"):
@@ -165,7 +165,7 @@ def test_a_grown_channel_fetches_only_what_is_new(
     train(**options)
     _, before = examples_of(options)
     assert work_of_the_last_run() == {
-        "videos": "5 answers fetched, 0 unchanged",
+        "videos": "4 answers fetched, 0 unchanged",
         "thumbnails": "60 of 60 downloaded",
         "features": "120 encoded, 0 there",
     }
@@ -173,7 +173,7 @@ def test_a_grown_channel_fetches_only_what_is_new(
     channel.append(make_video(100))
     train(**{**options, "refresh": False, "videos": {"expiration_hours": 0}})
     assert work_of_the_last_run() == {
-        "videos": "4 answers fetched, 1 unchanged",  # the channel itself is as it was
+        "videos": "4 answers fetched, 0 unchanged",  # who the channel is was asked once
         "thumbnails": "1 of 61 downloaded",
         "features": "2 encoded, 120 there",
     }
@@ -308,13 +308,14 @@ def test_a_clip_in_the_hubs_old_layout_is_trained_too(
     assert embedding.shape == SentenceTransformer(str(layout)).encode("a title").shape
 
 
-def test_a_wrong_fragment_fails_before_anything_is_fetched(
+@pytest.mark.usefixtures("channel")
+def test_a_wrong_fragment_fails_before_a_video_is_listed(
     youtube: YouTubeServer, options: dict[str, Any]
 ) -> None:
     options["training"] = {"trainable": ["projektion"]}
     with pytest.raises(NothingMatchesError, match=r"projektion.*visual_projection"):
         train(**options)
-    assert not youtube.requests
+    assert {request.path for request in youtube.requests} == {"/youtube/v3/channels"}
 
 
 def test_a_channel_without_thumbnails_stops_with_the_reasons(
