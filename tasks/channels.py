@@ -23,10 +23,8 @@ from tasks.sources.channel_name import (
 from tasks.workspace import Workspace, fingerprint
 
 KEPT_FOR = timedelta(days=14)
-"""So long YouTube keeps a handle that was given up from others, so what was kept is true as long.
-
-https://support.google.com/youtube/answer/11585688
-"""
+"""A handle can be given up and taken by others. So rarely that a unit of the quota in two weeks is
+enough to see it in time."""
 
 LONGEST = 40  # characters of a channel's name in the name of a folder
 
