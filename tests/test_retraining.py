@@ -66,6 +66,8 @@ class House:
         [watch] = [each for each in project["deployments"] if each["name"] == "watch"]
         watch["name"] = "often"
         watch["schedules"] = [{"interval": seconds}]
+        # of a lower priority than the queue of `train`: one worker takes the training first
+        watch["work_pool"] = {**watch["work_pool"], "work_queue_name": "watches"}
         watch["parameters"] = {"channels": str(self.channels), "min_new": 3}
         file = self.channels.with_name("prefect.yaml")
         file.write_text(yaml.safe_dump({"deployments": [watch]}))
