@@ -424,7 +424,8 @@ def test_two_writers_and_a_reader_at_once_always_see_a_whole_index(
     sizes = set()
     while any(writer.is_alive() for writer in writers):
         index = open_index(workspace, place)
-        assert len(search_words(index, matcher, "anything")) == len(index) == len(index.entries)
+        hits = search_words(index, matcher, "anything")  # a writer may have removed a picture
+        assert len(hits) + sum(hits.left_out.values()) == len(index) == len(index.entries)
         sizes.add(len(index))
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert max(sizes) > 5
