@@ -9,13 +9,14 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from tasks.commands import DEFAULT_WORKSPACE
 from tasks.matching import Matcher
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Workspace
 from tests.test_registry import add
 from tests.test_thumbnails import encoded, picture
-from thumbtune.cli import app
+from thumbtune.cli import WORKSPACE, app
 
 
 @pytest.fixture
@@ -243,6 +244,7 @@ def test_help_imports_neither_torch_nor_prefect() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "--titles" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+    assert WORKSPACE == DEFAULT_WORKSPACE
 
 
 @pytest.mark.parametrize(

@@ -134,8 +134,9 @@ def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(
 
 @pytest.mark.parametrize("kind", ["read_only", "foreign", "file"])
 def test_a_workspace_that_cannot_be_written_is_an_error_that_names_it(
-    disks: Disks, tmp_path: Path, kind: str
+    disks: Disks, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("YOUTUBE_API_KEY", "a key")
     if kind == "file":
         (tmp_path / "file").touch()
     parent: Path = getattr(disks, kind, tmp_path / "file")

@@ -19,8 +19,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tasks.commands import DEFAULT_WORKSPACE
-
 if TYPE_CHECKING:
     from tasks.matching import Fit, Matcher
     from tasks.registry import Registry, Version
@@ -42,6 +40,8 @@ Model = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
+WORKSPACE = "~/.thumbtune"
+"""As `tasks.commands` has it, which `--help` does without."""
 METRICS = ("Recall@1", "Recall@5", "MRR")
 
 
@@ -98,7 +98,7 @@ def match(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Rank titles by how well they fit a thumbnail, the best first.
@@ -194,7 +194,7 @@ def search(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Find thumbnails by words or by a picture, the nearest first."""
@@ -254,7 +254,7 @@ def index(
     model: Model = None,
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """Prepare a folder, or the channel, for `search`; only what is new is embedded."""
@@ -313,7 +313,7 @@ def _print_json(value: Any) -> None:
 def models(
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
     """List the versions of a channel's model, with their metrics on test, and the champion."""
@@ -369,7 +369,7 @@ def rollback(
     version: Annotated[int, typer.Argument(help="Number of the version to use from now on.")],
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: Place = WORKSPACE,
     why: Annotated[str, typer.Option(help="Kept in the history.")] = "rolled back by hand",
     as_json: AsJson = False,
 ) -> None:
@@ -387,7 +387,7 @@ def rollback(
 def web(
     channel: Channel = None,
     source: Source = None,
-    workspace: Place = DEFAULT_WORKSPACE,
+    workspace: Place = WORKSPACE,
     host: Annotated[
         str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
     ] = "127.0.0.1",
