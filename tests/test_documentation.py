@@ -40,7 +40,10 @@ from tests.documentation import (
 from tests.fresh_clone import Clone
 
 EVERY_COMMAND = [command for page in PAGES for command in commands(page)]
-COMMANDS = list({command.programs: command for command in reversed(EVERY_COMMAND)}.values())
+COMMANDS = sorted(
+    {command.programs: command for command in reversed(EVERY_COMMAND)}.values(),
+    key=EVERY_COMMAND.index,
+)
 """Each once, where it comes first."""
 MATCH = ("thumbtune", "match")
 PLACEHOLDER = re.compile(r"…|://")
