@@ -71,7 +71,7 @@ def is_fault(record: Record) -> bool:
 
 def faults(log: Path) -> list[str]:
     """The faults of a log, each with its place."""
-    lines = log.read_text(errors="replace").split("\n")
+    lines = log.read_bytes().decode(errors="replace").split("\n")  # a bar goes back by \r
     return [
         f"{log}:{record.line}: {record.level}: {record.text}"
         for record in records(lines)

@@ -53,7 +53,7 @@ def left(tmp_path_factory: pytest.TempPathFactory, prefect_results: Path) -> Lef
         youtube.add_channel([make_video(2 * n) for n in range(60)])
         http.expect_request(f"/{HOOK}").respond_with_response(Response("", 500))
         echo = with_body(error_body(403, "forbidden").replace("stand-in", f"refused {KEY}"), 403)
-        youtube.faults_of["channels"].extend([None, None, echo, *[reset] * 5])
+        youtube.faults_of["playlistItems"].extend([None] * 3 + [echo] + [reset] * 5)
         arguments = (
             f"--channel @tester --model {clip} --negatives.text_model {clip} --training.epochs 1 "
             f"--workspace {folder / 'workspace'} --videos.expiration_hours 0 "
@@ -108,7 +108,7 @@ def test_the_runs_used_the_secrets_and_ended_as_they_should(left: Left) -> None:
     assert sent == {KEY, WRONG_KEY}
     assert ("model", "owner/clip") in left.hub.repositories
     for said in ("the key was refused", "no answer (ConnectionError)", "the hub refused to write"):
-        assert f"thumbtune: {'' if 'hub' in said else 'YouTube channels: '}" in left.output
+        assert f"thumbtune: {'' if 'hub' in said else 'YouTube playlistItems: '}" in left.output
         assert said in left.output
     assert "The webhook" in left.output
 

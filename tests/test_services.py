@@ -73,7 +73,7 @@ def test_the_worker_is_given_every_setting_that_it_reads_or_that_the_docs_name(
     code = [file for folder in ("flows", "tasks") for file in (ROOT / folder).rglob("*.py")]
     docs = [ROOT / "SECURITY.md", *(ROOT / "docs" / f"{x}.md" for x in ("operations", "scaling"))]
     text = "\n".join(file.read_text() for file in [*code, *docs])
-    named = set(re.findall(r"\b(?:THUMBTUNE|AWS|HF_TOKEN|YOUTUBE_API_KEY)[A-Z0-9_]*\b", text))
+    named = set(re.findall(r"\b(?:(?:THUMBTUNE|AWS)_[A-Z0-9_]+|HF_TOKEN|YOUTUBE_API_KEY)\b", text))
     named.add("PREFECT_DEFAULT_RESULT_STORAGE_BLOCK")
     assert len(named) > 12
     missing = named - STAND_INS - set(services["worker"]["environment"])

@@ -89,9 +89,9 @@ def console(
 # --- on the command line ---
 
 
-def refuse(status: int, reason: str) -> Callable[[YouTubeServer], None]:
+def refuse(status: int, reason: str, detail: str = "") -> Callable[[YouTubeServer], None]:
     def set_up(youtube: YouTubeServer) -> None:
-        answer = with_body(error_body(status, reason), status)
+        answer = with_body(error_body(status, reason, detail), status)
         youtube.faults_of["channels"].extend([answer] * 5)
 
     return set_up
@@ -106,7 +106,7 @@ def nothing(youtube: YouTubeServer) -> None:
 
 
 ERRORS: dict[str, tuple[Callable[[YouTubeServer], None], str, str]] = {
-    "a wrong key": (refuse(400, "badRequest"), "", "YOUTUBE_API_KEY"),
+    "a wrong key": (refuse(400, "badRequest", "API_KEY_INVALID"), "", "YOUTUBE_API_KEY"),
     "a key that is refused": (refuse(403, "forbidden"), "", "YOUTUBE_API_KEY"),
     "a wrong channel": (nothing, "--channel @nobody", "@nobody"),
     "a wrong folder": (nothing, "--source folder --channel gone", "Give an existing folder."),
