@@ -25,6 +25,7 @@ from tasks.sources.youtube import (
     RetryableYouTubeError,
     YouTubeError,
     close_listing,
+    find_channel,
     list_channel,
     request_api,
 )
@@ -62,7 +63,8 @@ class Runs:
             return request_api(self.workspace, endpoint, params, 10**9, since)
 
         made = ListCalls(self.workspace, "@tester", self.way, ask)
-        found = list_channel(made, "@tester", self.way, made.mark_pages, self.told.append)
+        channel = find_channel(made, "@tester")
+        found = list_channel(made, channel, self.way, made.mark_pages, self.told.append)
         self.work, self.dropped = made.work(), dict(found[1])
         close_listing(self.workspace, "@tester", self.way)
         return found[0]
@@ -179,7 +181,7 @@ def test_a_refresh_uses_nothing_that_an_unfinished_list_has_left(
     youtube.requests.clear()
     with pytest.raises(SourceError, match="none of 60 videos"):
         collect_flow()
-    asked = ["channels", "playlistItems", "playlistItems", "videos", "videos"]
+    asked = ["playlistItems", "playlistItems", "videos", "videos"]
     assert endpoints(youtube) == (asked if refresh else ["videos"])
 
 
