@@ -101,7 +101,7 @@ class Server:
                 env=self.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                timeout=300,
+                timeout=540,
             )
             log.seek(0)
             said = log.read()
@@ -128,7 +128,7 @@ class Server:
         assert answer.ok, answer.text
         return answer
 
-    def wait_for_runs(self, flow: str, count: int, seconds: float = 120) -> list[dict[str, Any]]:
+    def wait_for_runs(self, flow: str, count: int, seconds: float = 300) -> list[dict[str, Any]]:
         """Wait until so many runs of a flow are completed; all its runs."""
 
         def done() -> bool:

@@ -399,6 +399,7 @@ NOT_THE_USERS = {
     "TooLargeError": "becomes a BadThumbnailError",
     "TooSlowError": "becomes a BadThumbnailError",
     "UnequalWeightsError": "a fault of ours",
+    "_PageError": "begins the list anew, or becomes a YouTubeError",
 }
 """Errors of this project whose message is no mend, and why."""
 
