@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tasks.errors import NO_SPACE
+from tasks.errors import says_full
 from tasks.storage import WorkspaceError, is_url
 from tasks.workspace import mirrors
 
@@ -54,7 +54,7 @@ def disk_error(error: BaseException | None) -> BaseException | None:
     """That error, or the one that it came from, which says that a disk is full."""
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
-        if number in FULL or any(words in str(error) for words in NO_SPACE):
+        if number in FULL or says_full(str(error)):
             return error
         error = error.__cause__
     return None

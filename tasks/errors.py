@@ -48,10 +48,11 @@ def is_for_the_user(error: BaseException | None) -> bool:
     """
     if isinstance(error, UserError):
         return True
-    return type(error).__name__ == "ParameterTypeError" or _says_full(str(error))
+    return type(error).__name__ == "ParameterTypeError" or says_full(str(error))
 
 
-def _says_full(text: str) -> bool:
+def says_full(text: str) -> bool:
+    """Whether an error's text is about a full disk."""
     return any(words in text for words in NO_SPACE)
 
 
@@ -87,7 +88,7 @@ class OneLine(logging.Filter):
 
     def _finished(self, record: logging.LogRecord, state: re.Match[str]) -> bool:
         said = record.msg[state.end() :]
-        if said.partition(":")[0] not in _names(UserError) and not _says_full(said):
+        if said.partition(":")[0] not in _names(UserError) and not says_full(said):
             return True
         record.msg = state[1]
         return record.name != "prefect.task_runs"

@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.channels import spelled_alike
-from tasks.errors import UserError
+from tasks.errors import UserError, problems_of
 from tasks.parameters import TrainParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
@@ -114,9 +114,7 @@ def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameter
     try:
         return TrainParameters.model_validate(values)
     except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"]))
-        message = problem["msg"].removeprefix("Value error, ")
+        field, message = problems_of(error)[0]
         raise ChannelsFileError(f"{place}: {f'{field}: ' if field else ''}{message}") from None
 
 
