@@ -18,17 +18,18 @@ from prefect.artifacts import create_table_artifact
 
 from flows.command_line import run_script
 from flows.runners import on_the_command_line
-from flows.train_flow import thumbnail_calls, train
 from tasks.disk import disk_errors_explained
 from tasks.errors import UserError
 from tasks.identifying import identify
-from tasks.indexing import entries_of, index_thumbnails
 from tasks.notifications import notify_failure
 from tasks.parameters import TrainParameters, WatchParameters, takes
 from tasks.registry import Registry
 from tasks.thumbnails import fetch_thumbnails
 from tasks.watching import News, announce, look_for_news, read_channels, with_fresh_list
 from tasks.workspace import Table, Workspace
+
+# What loads torch is imported where it is used: most watches find nothing, and take a third of
+# the time without it.
 
 
 class WatchError(UserError):
@@ -83,6 +84,8 @@ def watch_channel(
     if news.train and options.start == "event":
         announce(workspace, parameters, news)
     elif news.train:
+        from flows.train_flow import train
+
         train(**dict(with_fresh_list(parameters)))
         gc.collect()  # reference cycles of one training are small, those of hundreds are not
     elif news.videos:
@@ -92,6 +95,9 @@ def watch_channel(
 
 def index_videos(workspace: Workspace, parameters: TrainParameters, videos: Table) -> None:
     """New videos can be found by the champion before a model is trained on them."""
+    from flows.train_flow import thumbnail_calls
+    from tasks.indexing import entries_of, index_thumbnails
+
     champion = Registry(workspace, parameters.source, parameters.channel).champion()
     if champion:
         calls = thumbnail_calls(workspace, videos, parameters)

@@ -4,10 +4,9 @@ import hashlib
 import weakref
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
-import torch
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
 from huggingface_hub.errors import (
     CachedRepoTreeNotFoundError,
@@ -18,9 +17,6 @@ from huggingface_hub.errors import (
 from prefect import task
 from prefect.tasks import exponential_backoff
 from pydantic import BaseModel, ConfigDict
-from sentence_transformers import SentenceTransformer
-from transformers import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from sample import MODEL as SAMPLE_MODEL
 from tasks.errors import UserError
@@ -29,7 +25,8 @@ from tasks.model_names import ModelNotFoundError, folder_named
 from tasks.retries import only_on
 from tasks.workspace import Workspace
 
-transformers_logging.disable_progress_bar()  # of loading weights, which takes a moment
+if TYPE_CHECKING:  # the watch knows models without loading one, and starts four times as fast
+    from sentence_transformers import SentenceTransformer
 
 OTHER_FRAMEWORKS = (".onnx", ".h5", ".msgpack", ".ot", ".tflite", ".gguf")
 OTHER_FOLDERS = {"onnx", "openvino", "coreml"}
@@ -217,7 +214,7 @@ def check_weights(reference: ModelReference, workspace: Workspace) -> None:
 
 def load_model(
     reference: ModelReference, workspace: Workspace | None = None
-) -> SentenceTransformer:
+) -> "SentenceTransformer":
     """Load a resolved model on the GPU if there is one; code from the hub is never run.
 
     It comes in float32, however it was stored: in half precision the steps of a training round
@@ -226,6 +223,11 @@ def load_model(
     Args:
         workspace: that may keep the model.
     """
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # of loading weights, which takes a moment
     folder = folder_of(reference, workspace)
     model = SentenceTransformer(
         str(folder), trust_remote_code=False, model_kwargs={"dtype": torch.float32}
@@ -233,15 +235,18 @@ def load_model(
     return without_cycle(in_float32(model))
 
 
-def in_float32(model: SentenceTransformer) -> SentenceTransformer:
+def in_float32(model: "SentenceTransformer") -> "SentenceTransformer":
     """The same model, with all weights in float32, and a configuration that says so."""
+    import torch
+    from transformers import PreTrainedModel
+
     for module in model.float().modules():
         if isinstance(module, PreTrainedModel):
             module.config.dtype = torch.float32
     return model
 
 
-def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
+def without_cycle(model: "SentenceTransformer") -> "SentenceTransformer":
     """The same model, whose memory is free as soon as nobody uses it.
 
     Its card refers back to it. Only a full garbage collection sees that such a pair is no longer
@@ -252,7 +257,9 @@ def without_cycle(model: SentenceTransformer) -> SentenceTransformer:
     return model
 
 
-def load_clip(reference: ModelReference, workspace: Workspace | None = None) -> SentenceTransformer:
+def load_clip(
+    reference: ModelReference, workspace: Workspace | None = None
+) -> "SentenceTransformer":
     """Load a model that embeds both thumbnails and titles.
 
     Raises:

@@ -1,12 +1,14 @@
 """Tell somebody outside: a webhook on promotion, rejection and failure."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 from prefect.logging import get_logger
 
-from tasks.promotion import Verdict
 from tasks.secrets import MissingSecretError, read_secret
+
+if TYPE_CHECKING:
+    from tasks.promotion import Verdict
 
 TIMEOUT = 10  # seconds
 
@@ -33,7 +35,7 @@ def notify(text: str, **fields: Any) -> None:
         logger.warning("The webhook failed (%s); it was told: %s", type(error).__name__, text)
 
 
-def notify_verdict(channel: str, verdict: Verdict) -> None:
+def notify_verdict(channel: str, verdict: "Verdict") -> None:
     """Tell what became of a new version; one that was decided on before is no news."""
     if verdict.is_new:
         became = "promoted" if verdict.promoted else "kept"

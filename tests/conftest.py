@@ -76,9 +76,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefect_harness(
     prefect_results: Path, tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path
 ) -> Iterator[None]:
-    """A throw-away Prefect server for the flows that run in this process."""
+    """A throw-away Prefect server for the flows that run in this process.
+
+    It only keeps their records: what a server does by itself costs it twice the time of that.
+    """
+    home = tmp_path_factory.mktemp("prefect")
     with (
-        running_server(tmp_path_factory.mktemp("prefect"), logs, tables) as server,
+        running_server(home, logs, tables, "--no-services") as server,
         temporary_settings(
             {
                 PREFECT_API_URL: server.api,
@@ -99,7 +103,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path) -
     home = tmp_path_factory.mktemp("prefect")
     with contextlib.ExitStack() as stack:
         if database := os.environ.get("THUMBTUNE_TEST_DATABASE_URL"):  # `make test-postgresql`
-            server = Server(home, logs, database)
+            server = Server(home, logs, database=database)
             stack.enter_context(server.until_the_end())
         else:
             server = stack.enter_context(running_server(home, logs, tables))

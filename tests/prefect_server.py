@@ -38,7 +38,7 @@ def free_port() -> int:
 class Server:
     """A Prefect server of its own, with its own database and results; its logs are kept."""
 
-    def __init__(self, home: Path, logs: Logs, database: str = "") -> None:
+    def __init__(self, home: Path, logs: Logs, *options: str, database: str = "") -> None:
         port = free_port()
         self.logs = logs
         self.api = f"http://127.0.0.1:{port}/api"
@@ -58,7 +58,10 @@ class Server:
         }
         with logs.new("server").open("wb") as log:
             self.process = subprocess.Popen(
-                [SERVICE, "server"], env=self.environment, stdout=log, stderr=subprocess.STDOUT
+                [SERVICE, "server", *options],
+                env=self.environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     @contextmanager
@@ -155,8 +158,8 @@ class Server:
 
 
 @contextmanager
-def running_server(home: Path, logs: Logs, tables: Path) -> Iterator[Server]:
-    """A server that is ready, on SQLite.
+def running_server(home: Path, logs: Logs, tables: Path, *options: str) -> Iterator[Server]:
+    """A server that is ready, on SQLite, started with options of `prefect server start`.
 
     To make Prefect's tables takes longer than to start its server, so the first one leaves a copy
     of its empty database at `tables` for the others, in whichever process of pytest-xdist.
@@ -165,7 +168,7 @@ def running_server(home: Path, logs: Logs, tables: Path) -> Iterator[Server]:
         is_first = not tables.exists()
         if not is_first:
             shutil.copy(tables, home / "prefect.db")
-        server = Server(home, logs)
+        server = Server(home, logs, *options)
         try:
             if is_first:
                 server.wait_until_ready()

@@ -1,7 +1,6 @@
 """The index of a thumbnail library: what it finds, what it costs to keep up to date, and damage."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -43,6 +42,7 @@ from tasks.registry import Version
 from tasks.sources.folder import file_version
 from tasks.thumbnails import load_image
 from tasks.workspace import Table, Workspace
+from tests.forks import FORKS
 from tests.small_channel import add_version
 from tests.test_thumbnails import encoded, picture
 
@@ -415,9 +415,8 @@ def test_two_writers_and_a_reader_at_once_always_see_a_whole_index(
     workspace: Workspace, version: Version, matcher: Matcher, library: Path
 ) -> None:
     index_folder(workspace, library, matcher)
-    context = multiprocessing.get_context("spawn")
     arguments = (workspace.root, version, library, 15)
-    writers = [context.Process(target=update_often, args=arguments) for _ in range(2)]
+    writers = [FORKS.Process(target=update_often, args=arguments) for _ in range(2)]
     for writer in writers:
         writer.start()
     place = folder_place(matcher.fingerprint, library)
@@ -437,9 +436,7 @@ def test_a_killed_update_leaves_a_whole_index_and_blocks_nobody(
 ) -> None:
     index_folder(workspace, library, matcher)
     place = folder_place(matcher.fingerprint, library)
-    process = multiprocessing.get_context("spawn").Process(
-        target=update_often, args=(workspace.root, version, library, 10_000)
-    )
+    process = FORKS.Process(target=update_often, args=(workspace.root, version, library, 10_000))
     before = workspace.read(f"{place}/index.json")
     process.start()
     while workspace.read(f"{place}/index.json") == before:

@@ -1,6 +1,5 @@
 """The budget of YouTube's quota units: counted over runs and processes, by day and by key."""
 
-import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 from tasks.quota import PACIFIC, QuotaError, next_day, spend
 from tasks.sources import Listing
 from tasks.workspace import Workspace
+from tests.forks import FORKS
 from tests.test_youtube import listing
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -82,7 +82,7 @@ def spend_some(root: Path) -> int:
 
 
 def test_processes_at_once_spend_no_more_than_the_budget(workspace: Workspace) -> None:
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
+    with FORKS.Pool(3) as pool:
         spent = pool.map(spend_some, [workspace.root] * 3)
     assert sum(spent) == 100
 

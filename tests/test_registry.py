@@ -1,6 +1,5 @@
 """Versions of a channel's model, decisions on them, and one run at a time."""
 
-import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.registry import Registry, UnknownVersionError, Version, registry_name
 from tasks.workspace import Table, Workspace
+from tests.forks import FORKS
 
 
 @pytest.fixture
@@ -130,9 +130,8 @@ def hold(root: Path, held: Any) -> None:
 def test_a_second_run_waits_and_a_killed_one_blocks_nobody(
     registry: Registry, workspace: Workspace
 ) -> None:
-    context = multiprocessing.get_context("spawn")
-    held = context.Event()
-    process = context.Process(target=hold, args=(workspace.root, held))
+    held = FORKS.Event()
+    process = FORKS.Process(target=hold, args=(workspace.root, held))
     process.start()
     assert held.wait(60)
     told: list[str] = []

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
 from tasks.watching import ChannelsFileError, Memory, judge_news, read_channels
 from tasks.workspace import Workspace
+from tests.prefect_server import ROOT
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -130,6 +133,12 @@ def options(tmp_path: Path) -> dict[str, Any]:
 def registry_of(options: dict[str, Any]) -> Registry:
     root = Path(json.loads(options["channels"].read_text())["defaults"]["workspace"])
     return Registry(Workspace.open(root), "youtube", "@tester")
+
+
+def test_a_watch_starts_without_loading_torch() -> None:
+    """It does so every day for every channel, and mostly finds nothing."""
+    code = "import sys, flows.watch_flow; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120).returncode == 0
 
 
 def test_watching_trains_once_for_new_videos_and_costs_nothing_else(

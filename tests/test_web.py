@@ -27,13 +27,12 @@ from tests.browser import chromium
 from tests.reverse_proxy import ReverseProxy
 from tests.small_channel import make_examples
 from tests.test_report import NASTY, Tags
+from thumbtune.address import AddressError, host_names
 from thumbtune.web import (
-    AddressError,
     Champion,
     QuestionError,
     choose,
     found,
-    host_names,
     html,
     in_words,
     read_titles,

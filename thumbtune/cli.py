@@ -402,6 +402,9 @@ def web(
 ) -> None:
     """Serve a page on which to match titles, search thumbnails and read the report."""
     with errors_in_words():
+        from thumbtune.address import check_address
+
+        check_address(host, port, root_path, allowed_host or ())
         registry = registry_at(workspace, source, channel)
         from thumbtune.web import serve
 

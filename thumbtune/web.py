@@ -6,10 +6,8 @@ in an `html_template` of Gradio's, `${…}` in a title would run as JavaScript.
 
 import atexit
 import os
-import re
 import shutil
 import signal
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache, wraps
@@ -51,6 +49,7 @@ from tasks.report import data_uri, html_templates
 from tasks.thumbnails import BadThumbnailError, Example, load_image
 from tasks.titles import is_blank
 from tasks.workspace import Workspace
+from thumbtune.address import check_address
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read while Gradio is imported
 os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="thumbtune-")
@@ -59,7 +58,6 @@ import gradio as gr
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
-LOOPBACK = ("127.0.0.1", "localhost")
 MAX_TITLES = 50
 MAX_CHARACTERS = 200  # of a title; YouTube allows 100
 MAX_UPLOAD = "20mb"
@@ -84,10 +82,6 @@ ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit":
 
 class QuestionError(UserError, ValueError):
     """The page was asked what it cannot answer; the message says what to give instead."""
-
-
-class AddressError(UserError, ValueError):
-    """The page cannot be served at this host and port."""
 
 
 class Line(NamedTuple):
@@ -420,46 +414,6 @@ def _theme() -> gr.themes.Base:
     )
 
 
-def _check_address(host: str, port: int) -> None:
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, port))
-    except OSError as error:
-        raise AddressError(
-            f"cannot listen on {host}, port {port}: {error.strerror}. Give another --port, or as "
-            "--host a name or IPv4 address of this machine."
-        ) from None
-
-
-def _checked_path(root_path: str) -> str:
-    """The path below which a proxy serves the page, as /path; empty for the root."""
-    path = root_path.strip("/")
-    if not re.fullmatch(r"[\w.~/-]*", path) or "//" in path:
-        raise AddressError(
-            f"--root-path: {root_path!r} is no path. Give the part of the page's address that "
-            "follows the host's name, such as /thumbtune."
-        )
-    return f"/{path}" if path else ""
-
-
-def host_names(host: str, allowed: Sequence[str]) -> list[str]:
-    """The names by which the page may be asked for; * is any.
-
-    Another site's name, pointed at this machine, would let that site's scripts read the page. So
-    there are only those of this machine and `allowed` ones, unless the page is open to others.
-    """
-    for name in allowed:
-        if not re.fullmatch(r"(\*\.)?[\w-]+(\.[\w-]+)*", name):
-            raise AddressError(
-                f"--allowed-host: {name!r} is no host name. Give it alone, such as example.org "
-                "or *.example.org, without https://, port and path."
-            )
-    if host not in LOOPBACK and not allowed:
-        return ["*"]
-    return [*LOOPBACK, host, *(name.lower() for name in allowed)]
-
-
 def serve(
     workspace: Workspace,
     registry: Registry,
@@ -479,8 +433,7 @@ def serve(
         AddressError: the port is taken, the host is not this machine, or the path or a name is
             none.
     """
-    root_path, names = _checked_path(root_path), host_names(host, allowed_hosts)
-    _check_address(host, port)
+    root_path, names = check_address(host, port, root_path, allowed_hosts)
     only_by_name = Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed
     page = build_page(workspace, registry)
