@@ -4,16 +4,21 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test test-postgresql bench-quick matrix audit lint lock clean
+.PHONY: train test test-whole test-postgresql bench-quick matrix audit lint lock clean
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	$(BIN)/python flows/train_flow.py --source sample --model sample \
 	  --negatives.text_model sample \
 	  --training.epochs 10 --training.learning_rate 0.001
 
-test: $(INSTALLED) ## run all tests
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: $(INSTALLED) ## all tests but the next target's
 	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m "not whole" $(SIDE_BY_SIDE)
+
+test-whole: $(INSTALLED) ## those that start servers, workers, clusters and what the docs tell to run
+	$(BIN)/python -m pytest -m whole $(SIDE_BY_SIDE)
 
 test-postgresql: $(INSTALLED) ## what compose.yaml runs, on a throw-away PostgreSQL: the schedule and the whole re-training
 	pg_virtualenv -t sh -ec ' \

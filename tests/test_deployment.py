@@ -10,6 +10,8 @@ import requests
 
 from tests.prefect_server import Server, wait_until
 
+pytestmark = pytest.mark.whole
+
 
 def test_every_deployment_has_the_form_of_the_parameter_model(server: Server) -> None:
     deployments = server.find("deployments")

@@ -20,6 +20,8 @@ from tasks.workspace import Workspace, fingerprint
 from tests.mortal_runs import Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 
+pytestmark = pytest.mark.whole
+
 SIZE = 64 * 2**20
 PAGE = 4096
 MOUNT = f"mount -t tmpfs -o size={SIZE} full $0/disk && mount -t tmpfs -o ro none $0/read-only"

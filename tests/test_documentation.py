@@ -39,6 +39,8 @@ from tests.documentation import (
 )
 from tests.fresh_clone import Clone
 
+pytestmark = pytest.mark.whole
+
 EVERY_COMMAND = [command for page in PAGES for command in commands(page)]
 COMMANDS = sorted(
     {command.programs: command for command in reversed(EVERY_COMMAND)}.values(),
@@ -222,7 +224,7 @@ def test_a_benchmark_answers_help_before_it_loads_torch(
 
 def test_ci_runs_what_the_readme_begins_with_and_each_benchmark(clone: Clone) -> None:
     ci = (ROOT / ".ci/run").read_text()
-    assert all(f"make {target}\n" in ci for target in ("train", "test", "bench-quick"))
+    assert all(f"make {target}\n" in ci for target in ("train", "test", "test-whole", "bench-quick"))
     recipe = clone.run("make --dry-run bench-quick").stdout
     for script in (name for name in SCRIPTS if name.startswith("benchmarks/")):
         assert Path(script).stem in recipe

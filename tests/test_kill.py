@@ -16,6 +16,8 @@ from tasks.storage import LEFTOVER
 from tests.mortal_runs import Ended, Moment, Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 
+pytestmark = pytest.mark.whole
+
 SEED = random.randrange(10**6)
 ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list, two of videos
 FIRST_PAGE = 2  # answers are there when the list is half read; the next run reads it from its start

@@ -20,6 +20,8 @@ from tasks.training import Arguments, EqualShares, TrainedModel, train_model
 from tasks.workspace import Table, Workspace
 from tests.small_channel import make_examples
 
+pytestmark = pytest.mark.whole
+
 
 class Job(BaseModel):
     """Anything."""

@@ -19,6 +19,8 @@ from tests.prefect_server import ROOT, Server, kill, wait_until
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 
+pytestmark = pytest.mark.whole
+
 
 class House:
     """A channel on the stand-in, its workspace, and a worker that reaches both."""

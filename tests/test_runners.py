@@ -26,6 +26,8 @@ from tasks.caching import Stages
 from tasks.downloads import TooSlowError
 from tasks.workspace import Workspace
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def dask() -> Iterator[str]:
