@@ -520,7 +520,7 @@ def open_listing(workspace: Workspace, channel: str, listing: str) -> Unfinished
 
 
 def listing_began(workspace: Workspace, channel: str, listing: str) -> datetime:
-    """When the list of a channel was begun that is made now, or gone on with if it is unfinished."""
+    """When a list that is made now was begun: it may go on with an unfinished one."""
     left = _left(workspace, channel, listing)
     return left.begun if left else datetime.now(UTC)
 
