@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from flows.command_line import run_script
 from flows.runners import BY_SETTING, on_the_command_line
-from flows.train_flow import collect, encode, find_models
+from flows.train_flow import begun_again_on_damage, collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
 from tasks.disk import disk_errors_explained
@@ -51,7 +51,8 @@ def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
     check_search(parameters, tell=get_run_logger().warning)
     with disk_errors_explained(parameters.workspace):
-        return search_and_compare(Workspace.open(parameters.workspace), parameters)
+        workspace = Workspace.open(parameters.workspace)
+        return begun_again_on_damage(search_and_compare, workspace, parameters)
 
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:

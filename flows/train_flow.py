@@ -12,8 +12,8 @@ if __name__ == "__main__":
     tell_mistakes(TrainParameters, lambda asked: check_training(asked, read_secret_early))
 
 import sys
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
@@ -30,7 +30,7 @@ from tasks.features import add_up, choose_precision_for, encode_features, partit
 from tasks.freezing import count_trainable
 from tasks.identifying import identify
 from tasks.indexing import index_thumbnails
-from tasks.models import ModelReference, check_weights, folder_of, resolve
+from tasks.models import ModelReference, folder_of, remember_folder, resolve
 from tasks.negatives import mine_negatives
 from tasks.notifications import notify_failure, notify_verdict
 from tasks.parameters import ThumbnailsParameters, TrainParameters, takes
@@ -41,11 +41,19 @@ from tasks.registry import Registry, Version
 from tasks.report import FunnelStage, left_out, write_report
 from tasks.sources import Video
 from tasks.splits import split
-from tasks.thumbnails import collect_examples, fetch_thumbnails
+from tasks.thumbnails import (
+    DamagedThumbnailError,
+    ThumbnailBatch,
+    collect_examples,
+    fetch_thumbnails,
+    remove_damaged,
+)
 from tasks.towers import Precision
 from tasks.training import train_model
 from tasks.videos import end_listing, fetch_videos, listed_as
 from tasks.workspace import Table, Workspace
+
+Run = TypeVar("Run", bound=BaseModel)
 
 
 class TrainRun(BaseModel):
@@ -88,7 +96,24 @@ def train(parameters: TrainParameters) -> TrainRun:
         with registry.one_run_at_a_time(logger.warning):
             if removed := workspace.remove_leftovers():
                 logger.info("Removed %d half-written files of runs that were killed", removed)
-            return train_and_promote(workspace, parameters, registry)
+            return begun_again_on_damage(train_and_promote, workspace, parameters, registry)
+
+
+TRIES = 3
+
+
+def begun_again_on_damage(story: Callable[..., Run], workspace: Workspace, *args: Any) -> Run:
+    """Go through the steps of a run, and again if a stored thumbnail is found to be damaged.
+
+    All that was done is found then, and what was damaged is fetched.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return story(workspace, *args)
+        except DamagedThumbnailError as damaged:
+            removed = 1 + remove_damaged(workspace)
+            get_run_logger().warning("%s Fetching %d such thumbnails now", damaged, removed)
+    return story(workspace, *args)
 
 
 def train_and_promote(
@@ -97,15 +122,20 @@ def train_and_promote(
     """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
+    remember_folder(model, workspace)
     funnel, examples, work = collect(workspace, parameters, stages, text_model)
 
     fragments = parameters.training.trainable
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
 
     how = (parameters.evaluation, parameters.seed, precision)
-    trained = stages.run(train_model, workspace, model, examples, parameters.training, *how)
-    untouched = stages.run(evaluate, workspace, model, examples, fragments, *how)
-    fine_tuned = stages.run(evaluate, workspace, trained.model, examples, fragments, *how)
+    trained = stages.run(
+        train_model, workspace, model, examples, parameters.training, *how
+    ).tuned_from(model)
+    untouched, fine_tuned = (
+        stages.run(evaluate, workspace, each, examples, fragments, *how).of(each)
+        for each in (model, trained.model)
+    )
 
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
     figures = (trained, untouched, fine_tuned)
@@ -166,12 +196,13 @@ def collect(
         The funnel, the examples, and stage → what this run had to do for it.
     """
     hours = parameters.videos.expiration_hours
-    fetch = fetch_videos.with_options(cache_expiration=timedelta(hours=hours) if hours else None)
     source, channel = parameters.source, parameters.channel
     asked = (source, listed_as(workspace, source, channel), parameters.videos)
     if parameters.refresh:  # nothing that an unfinished list has left is used
         end_listing(workspace, *asked)
-    videos = stages.run(fetch, workspace, *asked, refresh=hours == 0)
+    videos = stages.run(
+        fetch_videos, workspace, *asked, will_do=lambda known: known.is_younger_than(hours)
+    )
     end_listing(workspace, *asked)
     splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
     mining = (parameters.negatives, text_model, parameters.seed)
@@ -179,7 +210,8 @@ def collect(
     pairs = stages.run(mine_negatives, workspace, splits, *mining, shuffled)
     batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
     bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
-    examples = stages.run(collect_examples, workspace, pairs, batches, bad_share, min_rows)
+    fetched = ThumbnailBatch.joined(batches)
+    examples = stages.run(collect_examples, workspace, pairs, fetched, bad_share, min_rows)
     funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     downloaded = sum(batch.downloaded for batch in batches if stages.was_made(batch))
     work = {
@@ -244,8 +276,9 @@ def measure(
     """
     how = (champion.parameters.training.trainable, parameters.evaluation, parameters.seed)
     try:
-        check_weights(champion.model, workspace)
-        return stages.run(evaluate, workspace, champion.model, examples, *how, precision), ""
+        folder_of(champion.model, workspace)
+        known = stages.run(evaluate, workspace, champion.model, examples, *how, precision)
+        return known.of(champion.model), ""
     except Exception as error:
         if disk_error(error):
             raise

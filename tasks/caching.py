@@ -17,6 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
+from tasks.parameters import without_influence
 from tasks.workspace import Table, Workspace, fingerprint
 
 
@@ -24,7 +25,7 @@ class Stored(Protocol):
     """A result that points to files in the workspace."""
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether all that it points to is still there."""
+        """Whether all that it points to is still there, and as it was."""
         ...
 
 
@@ -51,7 +52,8 @@ def content_key(version: int, ignore: Iterable[str] = ()) -> Callable[..., str]:
 
 
 def _content(value: Any) -> Any:
-    """What identifies a task's input, as JSON: a stored table by its content, not its place."""
+    """What identifies a task's input, as JSON: a stored table by its content, not its place;
+    parameters by those that have an influence."""
     match value:
         case Workspace():
             return value.id
@@ -60,7 +62,7 @@ def _content(value: Any) -> Any:
         case BaseModel() if hasattr(value, "fingerprint"):
             return value.fingerprint
         case BaseModel():
-            return value.model_dump(mode="json")
+            return value.model_dump(mode="json", exclude=without_influence(value))
         case Path():
             return str(value)
         case list() | tuple():
@@ -73,7 +75,7 @@ def _content(value: Any) -> Any:
 class Stages:
     """Runs the steps of one flow run, and tells which were done before.
 
-    A cached result that points to files which are gone counts as not cached.
+    A cached result that points to files which are gone or damaged counts as not cached.
     """
 
     def __init__(self, workspace: Workspace, refresh: bool) -> None:
@@ -83,15 +85,19 @@ class Stages:
         self.executed: Counter[str] = Counter()
         self.cached: Counter[str] = Counter()
 
-    def run(self, step: Task[..., Result], *args: Any, refresh: bool = False) -> Result:
+    def run(
+        self,
+        step: Task[..., Result],
+        *args: Any,
+        will_do: Callable[[Result], bool] = lambda result: True,
+    ) -> Result:
         """Run one step, or take its result from the cache.
 
         Args:
-            refresh: run it in any case.
+            will_do: whether a cached result is good enough for this run, such as young enough.
         """
-        refresh = refresh or self.refresh
-        state: Any = step.with_options(refresh_cache=refresh)(*args, return_state=True)
-        return self._settle(step, state, args)
+        state: Any = step.with_options(refresh_cache=self.refresh)(*args, return_state=True)
+        return self._settle(step, state, args, will_do)
 
     def map(self, step: Task[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:
         """Run one step several times side by side, each with its own arguments."""
@@ -106,8 +112,15 @@ class Stages:
             for future, args in zip(futures, calls, strict=True)
         ]
 
-    def _settle(self, step: Task[..., Result], state: State, args: tuple[Any, ...]) -> Result:
-        if state.name == "Cached" and (found := self._whole(state)) is not None:
+    def _settle(
+        self,
+        step: Task[..., Result],
+        state: State,
+        args: tuple[Any, ...],
+        will_do: Callable[[Result], bool] = lambda result: True,
+    ) -> Result:
+        found = self._whole(state) if state.name == "Cached" else None
+        if found is not None and will_do(found):
             self.cached[step.name] += 1
             return found
         self.executed[step.name] += 1
@@ -119,7 +132,7 @@ class Stages:
         return result
 
     def _whole(self, state: State) -> Any:
-        """A cached result, or None if it cannot be read, or points to files that are gone."""
+        """A cached result, or None if it cannot be read, or points to files that are not whole."""
         try:
             result: Any = state.result()
             return result if result.is_whole(self.workspace) else None

@@ -1,7 +1,7 @@
 """Step: measure retrieval between thumbnails and titles."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,11 @@ class Evaluation(BaseModel):
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether the stored predictions are still there."""
         return self.predictions.is_whole(workspace)
+
+    def of(self, model: ModelReference) -> Self:
+        """The same measures, of the same weights as this run finds them: an earlier run may have
+        found them elsewhere, under another name."""
+        return self.model_copy(update={"model": model})
 
 
 def article_key(split: str, metric: str) -> str:

@@ -50,6 +50,7 @@ from tasks.thumbnails import (
     ThumbnailBatch,
     letterbox,
     load_cropped,
+    stored_picture,
     verify,
 )
 from tasks.titles import is_blank
@@ -531,6 +532,8 @@ def _embed(workspace: Workspace, matcher: Matcher, entries: Sequence[Entry]) -> 
     """
 
     def load(entry: Entry) -> Image.Image:
+        if not entry.digest:
+            stored_picture(workspace, entry.image)
         return load_cropped(entry.file(workspace), entry.crop)
 
     foreign = any(entry.digest for entry in entries)

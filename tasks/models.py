@@ -1,10 +1,12 @@
 """Step: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
+import re
+import time
 import weakref
 from collections.abc import Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx2
 from huggingface_hub import HfApi, get_cached_repo_tree, snapshot_download
@@ -64,10 +66,23 @@ class ModelReference(BaseModel):
         moved = (models, model) == ("models", "model") and not Path(path).exists()
         return "/".join(path.parts[-3:]) if moved else None
 
+    def called(self, name: str) -> Self:
+        """The same model by another name."""
+        return self.model_copy(update={"name": name})
+
     def is_there(self, workspace: Workspace) -> bool:
         """Whether its folder is there, in the workspace or on this machine."""
         kept = self.kept_at(workspace)
         return workspace.has(kept) if kept else Path(self.path).exists()
+
+    def is_at(self, folder: Path) -> bool:
+        """Whether a folder holds the very model that is meant."""
+        return hash_of(folder) == self.fingerprint
+
+    def is_intact(self, workspace: Workspace) -> bool:
+        """Whether the workspace keeps it as it was when it was stored."""
+        kept = self.kept_at(workspace)
+        return bool(kept) and workspace.has(kept) and workspace.passes(kept, self.is_at)
 
 
 class HubUnreachableError(UserError):
@@ -103,10 +118,27 @@ def hash_of(folder: Path) -> str:
         relative = file.relative_to(folder)
         hidden = any(part.startswith(".") for part in relative.parts)
         if file.is_file() and not hidden and file.name != "README.md":
-            with file.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            digest.update(f"{relative.as_posix()} {content}\n".encode())
+            digest.update(f"{relative.as_posix()} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
+
+
+SETTLED = 2.0  # seconds; in less, a file system may give two states of a file the same time
+_known_sha256: dict[tuple[int, ...], str] = {}
+"""State of a file → hash: a run meets the same gigabyte of weights in every step."""
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, read once a process for as long as nobody touches it."""
+    status = file.stat()
+    # of the times, a program can set all but that of the last change (ctime)
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if state not in _known_sha256:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time() - status.st_ctime < SETTLED:
+            return content
+        _known_sha256[state] = content
+    return _known_sha256[state]
 
 
 def _download(name: str, parameter: str, commit: str | None = None) -> Path:
@@ -125,19 +157,59 @@ def _download(name: str, parameter: str, commit: str | None = None) -> Path:
         raise _explained(error, name, parameter) from None
     except (httpx2.HTTPError, OfflineModeIsEnabled, LocalEntryNotFoundError) as error:
         try:
-            return _cached(name)
+            return _cached(name, commit)
         except LocalEntryNotFoundError:
-            raise _explained(error, name, parameter) from None
+            what = f"{name} at commit {commit}" if commit else name
+            raise _explained(error, what, parameter) from None
 
 
-def _cached(name: str) -> Path:
-    """The snapshot downloaded last; LocalEntryNotFoundError if there is no whole one."""
+def _cached(name: str, commit: str | None = None, cache: Path | None = None) -> Path:
+    """The snapshot of a commit, or that downloaded last; LocalEntryNotFoundError if it is not here
+    or not whole."""
+    place: dict[str, Any] = {"revision": commit, "cache_dir": cache}
     try:
-        files = [file.path for file in get_cached_repo_tree(name)]
+        files = [file.path for file in get_cached_repo_tree(name, **place)]
     except CachedRepoTreeNotFoundError:  # never listed here: what is there counts as whole
         files = []
     ignored = not_needed(files)
-    return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=True))
+    return Path(snapshot_download(name, ignore_patterns=ignored, local_files_only=True, **place))
+
+
+def _snapshot_of(reference: ModelReference) -> Path:
+    """The snapshot that a reference means; what is damaged of it is downloaded again.
+
+    Raises:
+        ModelNotFoundError, HubUnreachableError: that commit cannot be had here.
+    """
+    name, commit, cache = reference.name, reference.fingerprint, Path(reference.path).parents[2:3]
+    try:
+        folder = _cached(name, commit, *cache)
+        if not _remove_damaged(folder):
+            return folder
+    except LocalEntryNotFoundError:
+        pass
+    return _download(name, "model", commit)
+
+
+def _remove_damaged(snapshot: Path) -> list[Path]:
+    """Remove the files of a snapshot that are not as the hub gave them, and tell which.
+
+    They are links to files that are named by their hash: git's, or of large ones SHA-256.
+    """
+    links = [file for file in snapshot.rglob("*") if file.is_symlink() and file.is_file()]
+    damaged = [file for file in links if not _is_named_by_content(file.resolve())]
+    for file in damaged:
+        file.resolve().unlink()
+        file.unlink()
+    return damaged
+
+
+def _is_named_by_content(blob: Path) -> bool:
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        return sha256_of(blob) == blob.name
+    data = blob.read_bytes()
+    git = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
+    return git.hexdigest() == blob.name or not re.fullmatch("[0-9a-f]{40}", blob.name)
 
 
 def not_needed(files: Sequence[str]) -> list[str]:
@@ -167,6 +239,8 @@ def _explained(error: Exception, name: str, parameter: str) -> Exception:
 def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> Path:
     """Where a resolved model lies on this machine; it may have been resolved on another one.
 
+    What lies there is the very model that is meant, for a folder may change and a file break.
+
     Args:
         workspace: that may keep the model.
 
@@ -175,41 +249,53 @@ def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> 
     """
     kept = reference.kept_at(workspace) if workspace else None
     if workspace and kept:
-        was_here = (workspace.root / kept).exists()
-        folder = workspace.place(kept)
-        if folder.exists() and not was_here and hash_of(folder) != reference.fingerprint:
-            workspace.forget(kept)
-            raise ModelNotFoundError(
-                f"model: {kept} in {workspace} is not as it was when it was stored. Train again."
-            )
-        return folder
-    folder = Path(reference.path)
-    if folder.exists():
-        return folder
+        return _kept_folder(reference, workspace, kept)
     if reference.is_from_hub:
-        return _download(reference.name, "model", reference.fingerprint)
+        return _snapshot_of(reference)
+    for folder in (Path(reference.path), *_folders_found(reference, workspace)):
+        if reference.is_at(folder):
+            return folder
     here = resolve_model(reference.name)
     if here.fingerprint != reference.fingerprint:
         raise ModelNotFoundError(
             f"model: {reference.name} on this machine has other weights than where it was used "
-            "before. Give a hub id, or a folder that all machines share."
+            "before. Bring those back, or give a hub id, or a folder that all machines share."
         )
     return Path(here.path)
 
 
-def check_weights(reference: ModelReference, workspace: Workspace) -> None:
-    """Look whether a model that the workspace keeps is as it was when it was stored.
-
-    Raises:
-        ModelNotFoundError: it is not, or it is gone.
-    """
-    folder = folder_of(reference, workspace)
-    if not folder.exists():
-        raise ModelNotFoundError(f"model: the weights {reference.path} are gone.")
-    if not reference.is_from_hub and hash_of(folder) != reference.fingerprint:
+def _kept_folder(reference: ModelReference, workspace: Workspace, kept: str) -> Path:
+    if reference.is_intact(workspace):
+        return workspace.place(kept)
+    if not workspace.has(kept):
         raise ModelNotFoundError(
-            f"model: {reference.path} is not as it was when it was stored: its files are damaged."
+            f"model: the weights {workspace}/{kept} are gone. Train again, or roll back to a "
+            "version that has its weights."
         )
+    raise ModelNotFoundError(
+        f"model: {kept} in {workspace} is not as it was when it was stored. Train again, or roll "
+        "back to another version: its files are damaged, or another training's."
+    )
+
+
+def remember_folder(reference: ModelReference, workspace: Workspace) -> None:
+    """Write down where a model's folder is now: records name the place where it was."""
+    is_found_by_name = reference.is_from_hub or reference.name == "sample"
+    if not is_found_by_name and Path(reference.path) not in _folders_found(reference, workspace):
+        workspace.write(_note_of(reference), reference.model_dump_json().encode())
+
+
+def _folders_found(reference: ModelReference, workspace: Workspace | None) -> list[Path]:
+    """Where a run found the same weights last, if it was elsewhere than the reference says."""
+    try:
+        noted = workspace.read(_note_of(reference)) if workspace else b""
+        return [Path(ModelReference.model_validate_json(noted).path)]
+    except (OSError, ValueError):
+        return []
+
+
+def _note_of(reference: ModelReference) -> str:
+    return f"bases/{reference.fingerprint[:32]}.json"
 
 
 def load_model(

@@ -39,6 +39,26 @@ HOST_RULE = r"^(\*\.)?[\w-]+(\.[\w-]+)+$"
 """A host's full name, or `*.` and at least two labels: `*.com` would let anyone in."""
 
 
+class ChangesNothing:
+    """Marks a parameter without influence on what comes out: with another value of it, what was
+    done before is used again."""
+
+
+CHANGES_NOTHING = ChangesNothing()
+
+
+def without_influence(parameters: BaseModel) -> dict[str, Any]:
+    """The marked fields of parameters and of their stages, as pydantic's `exclude`."""
+    found: dict[str, Any] = {}
+    for name, field in type(parameters).model_fields.items():
+        value = getattr(parameters, name)
+        if CHANGES_NOTHING in field.metadata:
+            found[name] = True
+        elif isinstance(value, BaseModel) and (deeper := without_influence(value)):
+            found[name] = deeper
+    return found
+
+
 class _Stage(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -57,12 +77,12 @@ class VideosParameters(_Stage):
         description="Videos of so many seconds or fewer are left out: shorts may be three minutes "
         "long. 179 is the article's limit; 0 keeps all.",
     )
-    expiration_hours: float = Field(
+    expiration_hours: Annotated[float, CHANGES_NOTHING] = Field(
         24.0,
         ge=0,
         description="A fetched list of videos is used again for so many hours; 0: ask every time.",
     )
-    daily_quota: int = Field(
+    daily_quota: Annotated[int, CHANGES_NOTHING] = Field(
         10_000,
         ge=1,
         description="youtube: quota units that a key may spend in a day, which begins at midnight "
@@ -134,9 +154,15 @@ class ThumbnailsParameters(_Stage):
     max_megapixels: float = Field(
         20.0, gt=0, description="A picture of more megapixels is refused unread."
     )
-    batch_size: int = Field(100, ge=1, le=1000, description="Thumbnails per Prefect task.")
-    concurrency: int = Field(8, ge=1, le=64, description="Simultaneous downloads per task.")
-    timeout_seconds: float = Field(20.0, gt=0, description="Time limit of one try at a download.")
+    batch_size: Annotated[int, CHANGES_NOTHING] = Field(
+        100, ge=1, le=1000, description="Thumbnails per Prefect task."
+    )
+    concurrency: Annotated[int, CHANGES_NOTHING] = Field(
+        8, ge=1, le=64, description="Simultaneous downloads per task."
+    )
+    timeout_seconds: Annotated[float, CHANGES_NOTHING] = Field(
+        20.0, gt=0, description="Time limit of one try at a download."
+    )
     allowed_hosts: tuple[Annotated[str, Field(pattern=HOST_RULE)], ...] = Field(
         ("*.ytimg.com", "*.ggpht.com", "img.youtube.com"),
         min_length=1,
@@ -153,7 +179,7 @@ class FeaturesParameters(_Stage):
         description="`bfloat16` is used where the hardware gains by it, and only if a trial on "
         "validation videos gives the same Recall@k as float32.",
     )
-    partition_size: int = Field(
+    partition_size: Annotated[int, CHANGES_NOTHING] = Field(
         5000,
         ge=1,
         description="Videos per Prefect task. On Dask and Ray the workers encode several of these "
@@ -194,7 +220,7 @@ class TrainingParameters(_Stage):
     keep_best_epoch: bool = Field(
         True, description="Keep the epoch of the highest validation MRR, not the last."
     )
-    report_to: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+    report_to: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], CHANGES_NOTHING] = Field(
         (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
     )
     processes: int = Field(
@@ -250,7 +276,7 @@ class PromotionParameters(_Stage):
     bootstrap_samples: int = Field(
         2000, ge=100, le=100_000, description="Paired resamples behind the interval."
     )
-    keep_models: int = Field(
+    keep_models: Annotated[int, CHANGES_NOTHING] = Field(
         5,
         ge=1,
         description="So many of the newest versions, and of the last champions, keep their "
@@ -271,7 +297,9 @@ class PublishParameters(_Stage):
         pattern=r"^[\w.-]+/[\w.-]+$",
         description="owner/name of the dataset repository to push to.",
     )
-    private: bool = Field(True, description="Create the repositories as private.")
+    private: Annotated[bool, CHANGES_NOTHING] = Field(
+        True, description="Create the repositories as private."
+    )
 
 
 class TrainParameters(_Stage):
@@ -292,14 +320,14 @@ class TrainParameters(_Stage):
         min_length=1,
         description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
     )
-    workspace: Annotated[str, BeforeValidator(str)] = Field(
+    workspace: Annotated[str, BeforeValidator(str), CHANGES_NOTHING] = Field(
         DEFAULT_WORKSPACE,
         min_length=1,
         description="Folder for everything that a run keeps: a local path, or a URL such as "
         "s3://bucket/folder.",
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of every random choice.")
-    refresh: bool = Field(
+    refresh: Annotated[bool, CHANGES_NOTHING] = Field(
         False, description="Run every stage again, even those already done for these inputs."
     )
     videos: VideosParameters = Field(VideosParameters(), description="Which videos are taken.")

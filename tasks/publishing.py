@@ -11,10 +11,11 @@ from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
 from tasks.hub_rights import RetryablePublishError, told_plainly
+from tasks.models import folder_of
 from tasks.parameters import SPLITS, PublishParameters
 from tasks.retries import only_on
 from tasks.secrets import read_secret
-from tasks.thumbnails import Example
+from tasks.thumbnails import Example, stored_picture
 from tasks.training import TrainedModel
 from tasks.workspace import Table, Workspace
 
@@ -33,7 +34,7 @@ def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetD
     def row(example: Example) -> dict[str, Any]:
         picture: Any = _url(example)
         if not public:
-            picture = {"bytes": workspace.place(example.image).read_bytes(), "path": None}
+            picture = {"bytes": stored_picture(workspace, example.image).read_bytes(), "path": None}
         name = "thumbnail_url" if public else "image"
         return {
             "video_id": example.id,
@@ -127,7 +128,7 @@ def publish(
     commits = []
     if parameters.model_repo:
         workspace.place(f"{folder}/model/README.md")
-        model = workspace.place(f"{folder}/model")
+        model = folder_of(trained.model, workspace)
         commits.append(push_model(model, parameters.model_repo, parameters.private, token))
     if parameters.dataset_repo:
         dataset = build_dataset(workspace, workspace.read_table(examples, Example))

@@ -28,7 +28,7 @@ from tasks.commands import (
     workspace_options,
 )
 from tasks.errors import UserError
-from tasks.models import ModelReference
+from tasks.models import ModelReference, folder_of
 from tasks.parameters import TrainParameters
 from tasks.workspace import Table, Workspace, fingerprint
 
@@ -229,12 +229,15 @@ class Registry:
 
         Raises:
             UnknownVersionError: there is none of this number, or its weights were deleted.
+            ModelNotFoundError: its weights are damaged.
         """
-        if not self.version(version).model.is_there(self.workspace):
+        model = self.version(version).model
+        if not model.is_there(self.workspace):
             raise UnknownVersionError(
                 f"The weights of version {version} of {self.name} are no longer there "
                 "(promotion.keep_models tells how many are kept). Choose a later version."
             )
+        folder_of(model, self.workspace)
         return self.decide(version, version, why)
 
     def remove_old_models(self, keep: int) -> list[int]:

@@ -13,7 +13,9 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import requests
@@ -21,7 +23,7 @@ import urllib3
 from PIL import ExifTags, Image
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 from urllib3.util import Retry
 
 from tasks.caching import content_key
@@ -120,6 +122,16 @@ class ThumbnailBatch(BaseModel):
     thumbnails: list[Thumbnail]
     downloaded: int
     """Pictures that came over the network; the others were in the workspace or on disk."""
+    checked_at: AwareDatetime = datetime.fromtimestamp(0, UTC)
+    """When all pictures were as they were fetched; only what was touched since is read again."""
+
+    @classmethod
+    def joined(cls, batches: Sequence[Self]) -> Self:
+        """Several in one, the same however the videos were divided."""
+        return cls(
+            thumbnails=[thumbnail for batch in batches for thumbnail in batch.thumbnails],
+            downloaded=sum(batch.downloaded for batch in batches),
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -127,9 +139,15 @@ class ThumbnailBatch(BaseModel):
         return fingerprint(*(thumbnail.model_dump_json() for thumbnail in self.thumbnails))
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether every picture is still there and no failed fetch is worth another try."""
-        return not any(thumbnail.may_come for thumbnail in self.thumbnails) and workspace.has_all(
-            thumbnail.image for thumbnail in self.thumbnails if thumbnail.image
+        """Whether every picture is still as it was and no failed fetch is worth another try."""
+        images = [thumbnail.image for thumbnail in self.thumbnails if thumbnail.image]
+        return (
+            not any(thumbnail.may_come for thumbnail in self.thumbnails)
+            and workspace.has_all(images)
+            and all(
+                is_intact(workspace, image)
+                for image in workspace.touched_since(self.checked_at, images)
+            )
         )
 
 
@@ -139,6 +157,10 @@ class BadThumbnailError(Exception):
     def __init__(self, reason: str, may_come: bool = False) -> None:
         super().__init__(reason)
         self.may_come = may_come
+
+
+class DamagedThumbnailError(UserError):
+    """A stored picture was not as it was fetched, and was removed; the next run fetches it."""
 
 
 class TooManyBadThumbnailsError(UserError):
@@ -260,8 +282,42 @@ def letterbox(image: Image.Image) -> tuple[int, int, int, int] | None:
 
 
 def load_image(workspace: Workspace, example: Example) -> Image.Image:
-    """The thumbnail of an example as an RGB picture, without its letterbox."""
-    return load_cropped(workspace.place(example.image), example.crop)
+    """The thumbnail of an example as an RGB picture, without its letterbox.
+
+    Raises:
+        OSError, DamagedThumbnailError: as `stored_picture`.
+    """
+    return load_cropped(stored_picture(workspace, example.image), example.crop)
+
+
+def stored_picture(workspace: Workspace, path: str) -> Path:
+    """Where a picture that the workspace keeps lies on this machine, as it was fetched.
+
+    Raises:
+        OSError: it is gone.
+        DamagedThumbnailError: it is damaged, and removed: what is gone is fetched again.
+    """
+    if not is_intact(workspace, path) and workspace.place(path).exists():
+        workspace.remove(path)
+        raise DamagedThumbnailError(
+            f"The thumbnail {workspace}/{path} was damaged, and was removed. Train again: it is "
+            "fetched again, and nothing else."
+        )
+    return workspace.place(path)
+
+
+NAMED_BY_CONTENT = re.compile("[0-9a-f]{64}")
+
+
+def is_intact(workspace: Workspace, path: str) -> bool:
+    """Whether a stored picture is there, and has the SHA-256 that it is named by."""
+
+    def is_as_named(file: Path) -> bool:
+        if not NAMED_BY_CONTENT.fullmatch(file.stem):  # put there by another program
+            return file.is_file()
+        return hashlib.sha256(file.read_bytes()).hexdigest() == file.stem
+
+    return workspace.passes(path, is_as_named)
 
 
 def load_cropped(file: Path, crop: tuple[int, int, int, int] | None) -> Image.Image:
@@ -278,6 +334,17 @@ def load_cropped(file: Path, crop: tuple[int, int, int, int] | None) -> Image.Im
     except Exception:  # as in `verify`, which lets nothing pass that cannot be read here
         raise BadThumbnailError(f"{file.name}: {BROKEN}") from None
     return picture.crop(crop) if crop else picture
+
+
+def remove_damaged(workspace: Workspace) -> int:
+    """Remove all damaged pictures that are on this machine; their number."""
+    removed = 0
+    for file in workspace.root.glob("thumbnails/[0-9a-f][0-9a-f]/[!.]*"):
+        try:
+            stored_picture(workspace, file.relative_to(workspace.root).as_posix())
+        except DamagedThumbnailError:
+            removed += 1
+    return removed
 
 
 class ThumbnailStore:
@@ -410,7 +477,7 @@ def examples_of(
     name="fetch-thumbnails",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=3, ignore=["refresh"]),
+    cache_key_fn=content_key(version=4, ignore=["refresh"]),
 )
 def fetch_thumbnails(
     workspace: Workspace,
@@ -430,7 +497,9 @@ def fetch_thumbnails(
     get_run_logger().info(
         "Thumbnails: %d of %d usable, %d downloaded", usable, len(videos), len(store.downloaded)
     )
-    return ThumbnailBatch(thumbnails=thumbnails, downloaded=len(store.downloaded))
+    return ThumbnailBatch(
+        thumbnails=thumbnails, downloaded=len(store.downloaded), checked_at=datetime.now(UTC)
+    )
 
 
 @task(
@@ -442,13 +511,12 @@ def fetch_thumbnails(
 def collect_examples(
     workspace: Workspace,
     pairs: Table,
-    batches: list[ThumbnailBatch],
+    fetched: ThumbnailBatch,
     max_bad_share: float,
     min_rows: int,
 ) -> Table:
     """Join a table of `Pair` with the fetched thumbnails: a table of `Example`."""
-    thumbnails = [thumbnail for batch in batches for thumbnail in batch.thumbnails]
     rows = workspace.read_table(pairs, Pair)
-    examples, dropped = examples_of(rows, thumbnails, max_bad_share)
+    examples, dropped = examples_of(rows, fetched.thumbnails, max_bad_share)
     check_sizes(examples, min_rows)
     return workspace.write_table("examples", examples, dropped)

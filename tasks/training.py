@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-untyped]
@@ -39,7 +39,7 @@ from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.processes import join_processes, run_in_processes
 from tasks.thumbnails import Example, load_image
 from tasks.towers import Precision, bytes_of
-from tasks.workspace import Table, Workspace, checksum, fingerprint
+from tasks.workspace import Table, Workspace, checksum
 
 Logger = logging.Logger | logging.LoggerAdapter
 VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
@@ -73,12 +73,22 @@ class TrainedModel(BaseModel):
     """Time spent training."""
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether the model's folder is still there."""
-        return self.model.is_there(workspace)
+        """Whether the model is still there, with the weights that it was stored with."""
+        return self.model.is_intact(workspace)
+
+    def tuned_from(self, model: ModelReference) -> Self:
+        """The same, named by a model of the same weights; an earlier run may have called it
+        otherwise."""
+        return self.model_copy(update={"model": self.model.called(tuned_name(model))})
 
     def folder(self, workspace: Workspace) -> str:
         """Of the model and its report, relative to the workspace."""
         return str(PurePosixPath(self.model.kept_at(workspace) or "").parent)
+
+
+def tuned_name(model: ModelReference) -> str:
+    """What a model is called that was trained from another."""
+    return f"{model.name} (fine-tuned)"
 
 
 def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Dataset:
@@ -402,7 +412,7 @@ class TrainingJob(BaseModel):
 
 
 def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
-    """Fine-tune a model and keep it at `models/<key>/model`.
+    """Fine-tune a model and keep it in the workspace.
 
     Of several processes only that of rank 0 keeps it and returns something.
     """
@@ -428,10 +438,7 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
         check_equal_weights(loaded)
     if get_rank() > 0:
         return None
-    settings = job.parameters.model_dump_json()
-    marks = (job.model.fingerprint, job.examples.fingerprint)
-    key = fingerprint(*marks, settings, str(job.seed), job.precision)[:16]
-    saved = save(loaded, job.workspace, f"models/{key}", f"{job.model.name} (fine-tuned)")
+    saved = save(loaded, job.workspace, tuned_name(job.model))
     return TrainedModel(
         model=saved,
         fingerprint=saved.fingerprint,
@@ -467,7 +474,7 @@ def check_equal_weights(model: nn.Module) -> None:
     name="train",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=5, ignore=["evaluation"]),
+    cache_key_fn=content_key(version=6, ignore=["evaluation"]),
 )
 def train_model(
     workspace: Workspace,
@@ -501,24 +508,26 @@ def train_model(
     return TrainedModel.model_validate_json(told)
 
 
-def save(
-    model: SentenceTransformer, workspace: Workspace, folder: str, name: str
-) -> ModelReference:
-    """Keep a model at `folder/model` in the workspace, so that `SentenceTransformer` loads it.
+def save(model: SentenceTransformer, workspace: Workspace, name: str) -> ModelReference:
+    """Keep a model at `models/<fingerprint>/model`, so that `SentenceTransformer` loads it.
 
-    It appears there whole or not at all.
+    It appears there whole or not at all. Other weights have another place, so no record ever
+    comes to name weights that it was not written for.
     """
-    parent = workspace.root / folder
+    parent = workspace.root / "models"
     parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=parent, prefix=".model."))
     try:
         model.save_pretrained(str(scratch), create_model_card=False)
         scratch.chmod(0o755)  # mkdtemp makes it private
-        fingerprint = hash_of(scratch)
-        workspace.put(f"{folder}/model", scratch)
+        digest = hash_of(scratch)
+        path = f"models/{digest[:16]}/model"
+        saved = ModelReference(name=name, path=path, fingerprint=digest)
+        if not saved.is_intact(workspace):
+            workspace.put(path, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return ModelReference(name=name, path=f"{folder}/model", fingerprint=fingerprint)
+    return saved
 
 
 @record  # tells torchrun why a process failed

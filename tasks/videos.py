@@ -1,13 +1,14 @@
 """Step: list the channel's videos, from any source."""
 
 from collections import Counter
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
+from pydantic import AwareDatetime
 
 from sample import CHANNEL
 from tasks.caching import content_key
@@ -25,6 +26,7 @@ from tasks.sources.youtube import (
     call_youtube,
     close_listing,
     list_channel,
+    listing_began,
 )
 from tasks.workspace import Table, Workspace
 
@@ -70,6 +72,15 @@ def end_listing(
     """The list is kept, so that a killed run finds it: the next one is asked for anew."""
     if source == "youtube":
         close_listing(workspace, listed_as(workspace, source, channel) or "", parameters.listing)
+
+
+def listing_begins(
+    workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
+) -> datetime:
+    """The time of a list that is made now; of one that a killed run has begun, when it did so."""
+    if source != "youtube":
+        return datetime.now(UTC)
+    return listing_began(workspace, channel or "", parameters.listing)
 
 
 NO_VIDEOS = {
@@ -149,14 +160,23 @@ def _folder(source: str, channel: str | None) -> Path:
     return CHANNEL if source == "sample" else Path(channel or "").expanduser()
 
 
-_inputs_key = content_key(version=4)
+class VideoList(Table):
+    """Rows of `Video`, and how old they are: whoever reads them decides whether that will do."""
+
+    listed_at: AwareDatetime
+    """When the source was asked."""
+
+    def is_younger_than(self, hours: float) -> bool:
+        """Whether it was listed in the last so many hours, and not in the future."""
+        return timedelta() <= datetime.now(UTC) - self.listed_at < timedelta(hours=hours)
+
+
+_inputs_key = content_key(version=5)
 
 
 def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     """A list of local videos is out of date as soon as one of the files changes."""
-    free = {"expiration_hours": 0.0, "daily_quota": 1}  # these change nothing in the list
-    asked = parameters["parameters"].model_copy(update=free)
-    key = _inputs_key(context, {**parameters, "parameters": asked})
+    key = _inputs_key(context, parameters)
     folder = _local_folder(parameters["source"], parameters["channel"])
     return f"{key}-{folder_stamp(folder)[:16]}" if folder else key
 
@@ -177,8 +197,9 @@ def _local_folder(source: str, channel: str | None) -> Path | None:
 )
 def fetch_videos(
     workspace: Workspace, source: str, channel: str | None, parameters: VideosParameters
-) -> Table:
+) -> VideoList:
     """List the channel's videos: a table of `Video`."""
+    listed_at = listing_begins(workspace, source, channel, parameters)
     listing = list_videos(workspace, source, channel, parameters)
     found = len(listing.videos) + sum(listing.dropped.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in listing.dropped.items())
@@ -188,4 +209,5 @@ def fetch_videos(
     )
     for note in listing.notes:
         logger.warning(note)
-    return workspace.write_table("videos", listing.videos, listing.dropped, listing.work)
+    table = workspace.write_table("videos", listing.videos, listing.dropped, listing.work)
+    return VideoList(**dict(table), listed_at=listed_at)

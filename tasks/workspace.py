@@ -10,6 +10,8 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Self, TypeVar
 
@@ -193,6 +195,15 @@ class Workspace(BaseModel):
             return not self.missing(paths)
         except OutsideWorkspaceError:
             return False
+
+    def touched_since(self, moment: datetime, paths: Iterable[str]) -> list[str]:
+        """Those of the stored paths whose files on this machine were written or changed since."""
+        since, touched = moment.timestamp(), []
+        for path in paths:
+            with suppress(FileNotFoundError):  # not on this machine
+                if (self.root / self._checked(path)).stat().st_ctime > since:
+                    touched.append(path)
+        return touched
 
     def missing(self, paths: Iterable[str]) -> set[str]:
         """Those of the stored paths that lead to nothing."""

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 STEPS = {
     r"/youtube/v3/|youtube|quota": "listing",
     r"/vi/|thumbnails": "thumbnails",
-    r"models/\w+/\.model\.": "saving",
+    r"models/\.model\.": "saving",
     r"models/\w+/(dataset|model)": "cards",
     r"models/": "report",
     r"predictions": "evaluation",

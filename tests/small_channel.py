@@ -39,7 +39,7 @@ def add_version(
         torch.manual_seed(seed)
         weight = model[0].model.text_projection.weight
         weight += 0.02 * torch.randn_like(weight)
-    tuned = save(model, workspace, f"models/key{seed}", "sample (fine-tuned)")
+    tuned = save(model, workspace, "sample (fine-tuned)")
     rows = make_examples(workspace, count)
     registry = Registry(workspace, "youtube", channel)
     version = registry.add(

@@ -241,16 +241,31 @@ def test_no_batch_holds_a_title_twice_though_negatives_are_other_rows_positives(
         assert len(titles) == len(set(titles))
 
 
-def test_a_model_is_saved_whole_and_replaces_the_old_one(workspace: Workspace) -> None:
+def test_a_model_is_saved_whole_where_its_own_weights_name_it(workspace: Workspace) -> None:
     model = SentenceTransformer(str(MODEL))
-    folder = workspace.root / "models" / "key"
-    (folder / "model").mkdir(parents=True)
-    (folder / "model" / "old").touch()
-    saved = save(model, workspace, "models/key", "mine")
-    assert saved.path == "models/key/model"
-    assert not (folder / "model" / "old").exists()
-    assert [path.name for path in folder.iterdir()] == ["model"]
+    saved = save(model, workspace, "mine")
+    folder = workspace.root / "models" / saved.fingerprint[:16]
+    assert saved.path == f"models/{folder.name}/model"
     assert (load_model(saved, workspace).encode("a") == model.encode("a")).all()
+    card = folder / "model" / "README.md"
+    card.write_text("# A card")
+    assert save(model, workspace, "again") == saved.called("again")
+    assert card.exists()  # what is whole is left as it is
+    (folder / "model" / "old").touch()
+    assert save(model, workspace, "mine") == saved
+    assert [path.name for path in folder.iterdir()] == ["model"]
+    assert not (folder / "model" / "old").exists()
+
+
+def test_other_weights_have_another_place(workspace: Workspace) -> None:
+    model = SentenceTransformer(str(MODEL))
+    first = save(model, workspace, "mine")
+    with torch.no_grad():
+        model[0].model.logit_scale += 1
+    second = save(model, workspace, "mine")
+    assert first.path != second.path
+    assert first.is_intact(workspace)
+    assert second.is_intact(workspace)
 
 
 def test_models_that_nobody_uses_are_freed_without_a_garbage_collection(

@@ -46,7 +46,7 @@ from tasks.matching import (
 )
 from tasks.registry import Registry, Version
 from tasks.report import data_uri, html_templates
-from tasks.thumbnails import BadThumbnailError, Example, load_image
+from tasks.thumbnails import BadThumbnailError, DamagedThumbnailError, Example, load_image
 from tasks.titles import is_blank
 from tasks.workspace import Workspace
 from thumbtune.address import check_address
@@ -302,7 +302,7 @@ def choose(champion: Champion) -> tuple[list[tuple[Image.Image, str]], list[Exam
     shown, examples = [], []
     try:
         for example in champion.choices():
-            with suppress(OSError, BadThumbnailError):
+            with suppress(OSError, BadThumbnailError, DamagedThumbnailError):
                 shown.append((_preview(champion.workspace, example), example.title))
                 examples.append(example)
     except NoModelError as problem:

@@ -512,16 +512,27 @@ class Unfinished(BaseModel):
 
 def open_listing(workspace: Workspace, channel: str, listing: str) -> Unfinished:
     """Begin a list of a channel, or go on with one that was not ended."""
-    file = _unfinished(channel, listing)
+    if left := _left(workspace, channel, listing):
+        return left
+    begun = Unfinished(begun=datetime.now(UTC))
+    workspace.write(_unfinished(channel, listing), begun.model_dump_json().encode())
+    return begun
+
+
+def listing_began(workspace: Workspace, channel: str, listing: str) -> datetime:
+    """When a list that is made now was begun: it may go on with an unfinished one."""
+    left = _left(workspace, channel, listing)
+    return left.begun if left else datetime.now(UTC)
+
+
+def _left(workspace: Workspace, channel: str, listing: str) -> Unfinished | None:
+    """A list that was begun not long ago, and not ended."""
     now = datetime.now(UTC)
     try:
-        left = Unfinished.model_validate_json(workspace.read(file))
+        left = Unfinished.model_validate_json(workspace.read(_unfinished(channel, listing)))
     except (OSError, ValueError):
-        left = None
-    if left and now - RESUMABLE < left.begun <= now:
-        return left
-    workspace.write(file, Unfinished(begun=now).model_dump_json().encode())
-    return Unfinished(begun=now)
+        return None
+    return left if now - RESUMABLE < left.begun <= now else None
 
 
 def close_listing(workspace: Workspace, channel: str, listing: str) -> None:
