@@ -62,7 +62,7 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
         text_model = resolve(parameters.negatives.text_model, "negatives.text_model")
-    funnel, examples, _ = collect(workspace, parameters, stages, text_model)
+    funnel, _, examples, _ = collect(workspace, parameters, stages, text_model)
 
     precision, _ = encode(workspace, model, examples, parameters, stages)
     data = (workspace, model, text_model, examples, parameters.for_training())

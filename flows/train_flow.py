@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from flows.command_line import run_script
 from flows.next_steps import next_steps
 from flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
 from tasks.artifacts import post_artifacts, post_verdict
+from tasks.assignments import assigned_before, keep_assigned
 from tasks.caching import Stages
 from tasks.cards import write_cards
 from tasks.disk import disk_error, disk_errors_explained
@@ -74,6 +75,16 @@ class TrainRun(BaseModel):
     """Which stages were executed and which came from the cache."""
 
 
+class ChampionMeasured(NamedTuple):
+    """The champion that a new model has to meet."""
+
+    number: int | None = None
+    """None if there is none, or nothing is left to decide."""
+    evaluation: Evaluation | None = None
+    unmeasured: str = ""
+    """Why it could not be measured."""
+
+
 NOTHING = "nothing: known from an earlier run"
 
 
@@ -123,7 +134,7 @@ def train_and_promote(
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     remember_folder(model, workspace)
-    funnel, examples, work = collect(workspace, parameters, stages, text_model)
+    funnel, videos, examples, work = collect(workspace, parameters, stages, text_model)
 
     fragments = parameters.training.trainable
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
@@ -143,13 +154,15 @@ def train_and_promote(
     stages.run(write_cards, workspace, told, funnel, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
-    version = register(workspace, told, examples, untouched, fine_tuned)
-    present, unmeasured = None, ""
-    champion = registry.champion()
-    if champion and not registry.decision_on(version.number):
-        own = precision if is_of_kind(champion, model, parameters) else "float32"
-        present, unmeasured = measure(workspace, champion, examples, parameters, own, stages)
-    verdict = promote(workspace, told, version, untouched, fine_tuned, present, unmeasured)
+    version = register(workspace, told, videos, examples, untouched, fine_tuned)
+    verdict = None
+    while verdict is None:  # somebody may choose another champion by hand while one is measured
+        champion, met = registry.champion(), ChampionMeasured()
+        if champion and not registry.decision_on(version.number):
+            own = precision if is_of_kind(champion, model, parameters) else "float32"
+            met = measure(workspace, champion, examples, parameters, own, stages)
+        verdict = promote(workspace, told, version, untouched, fine_tuned, *met)
+    registry.note_seen([video.id for video in workspace.read_table(videos, Video)])
     post_verdict(verdict)
     notify_verdict(parameters.channel or parameters.source, verdict)
     if chosen := registry.champion():
@@ -189,11 +202,11 @@ def collect(
     parameters: TrainParameters,
     stages: Stages,
     text_model: ModelReference | None,
-) -> tuple[list[FunnelStage], Table, dict[str, str]]:
+) -> tuple[list[FunnelStage], Table, Table, dict[str, str]]:
     """From the channel to a table of `Example`: videos, splits, negatives and thumbnails.
 
     Returns:
-        The funnel, the examples, and stage → what this run had to do for it.
+        The funnel, the videos, the examples, and stage → what this run had to do for it.
     """
     hours = parameters.videos.expiration_hours
     source, channel = parameters.source, parameters.channel
@@ -204,7 +217,7 @@ def collect(
         fetch_videos, workspace, *asked, will_do=lambda known: known.is_younger_than(hours)
     )
     end_listing(workspace, *asked)
-    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed)
+    splits = split_as_before(workspace, videos, parameters, stages)
     mining = (parameters.negatives, text_model, parameters.seed)
     shuffled = parameters.split.method == "shuffle"
     pairs = stages.run(mine_negatives, workspace, splits, *mining, shuffled)
@@ -218,7 +231,18 @@ def collect(
         "videos": (videos.work or "listed") if stages.was_made(videos) else NOTHING,
         "thumbnails": f"{downloaded} of {pairs.rows} downloaded",
     }
-    return funnel, examples, work
+    return funnel, videos, examples, work
+
+
+def split_as_before(
+    workspace: Workspace, videos: Table, parameters: TrainParameters, stages: Stages
+) -> Table:
+    """Each video keeps the split that an earlier run of the channel gave it."""
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    before = assigned_before(registry, parameters.split, videos)
+    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed, before)
+    keep_assigned(registry, parameters.split, videos, splits)
+    return splits
 
 
 def thumbnail_calls(
@@ -268,17 +292,16 @@ def measure(
     parameters: TrainParameters,
     precision: Precision,
     stages: Stages,
-) -> tuple[Evaluation | None, str]:
+) -> ChampionMeasured:
     """Measure a champion by the layers of its own record, on the videos of this run.
 
-    Returns:
-        The measures; or None, and why: whatever is wrong with it, the new model must not suffer.
+    Whatever is wrong with it, the new model must not suffer.
     """
     how = (champion.parameters.training.trainable, parameters.evaluation, parameters.seed)
     try:
         folder_of(champion.model, workspace)
         known = stages.run(evaluate, workspace, champion.model, examples, *how, precision)
-        return known.of(champion.model), ""
+        return ChampionMeasured(champion.number, known.of(champion.model))
     except Exception as error:
         if disk_error(error):
             raise
@@ -287,7 +310,7 @@ def measure(
             f"measured: {in_one_line(error)}"
         )
         get_run_logger().warning("The new model is %s", unmeasured)
-        return None, unmeasured
+        return ChampionMeasured(champion.number, None, unmeasured)
 
 
 def index(workspace: Workspace, champion: Version, examples: Table, needed: bool) -> None:

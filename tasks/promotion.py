@@ -15,6 +15,7 @@ from tasks.errors import UserError
 from tasks.evaluation import Evaluation, Prediction, mean_interval
 from tasks.parameters import PromotionParameters, TrainParameters
 from tasks.registry import Registry, Version
+from tasks.sources import Video
 from tasks.thumbnails import Example
 from tasks.workspace import Table, Workspace
 
@@ -190,11 +191,16 @@ def compare(
 def register(
     workspace: Workspace,
     parameters: TrainParameters,
+    videos: Table,
     examples: Table,
     untouched: Evaluation,
     challenger: Evaluation,
 ) -> Version:
-    """Keep the trained model as a version, before anything else can go wrong with another model."""
+    """Keep the trained model as a version, before anything else can go wrong with another model.
+
+    Args:
+        videos: rows of `Video`, all that the run has listed.
+    """
     rows = workspace.read_table(examples, Example)
     return Registry(workspace, parameters.source, parameters.channel).add(
         model=challenger.model,
@@ -202,7 +208,7 @@ def register(
         parameters=parameters,
         examples=examples,
         learned_from=[row.id for row in rows if row.split != "test"],
-        seen=[row.id for row in rows],
+        seen=[video.id for video in workspace.read_table(videos, Video)],
         metrics=challenger.splits["test"].metrics,
     )
 
@@ -214,19 +220,25 @@ def promote(
     version: Version,
     untouched: Evaluation,
     challenger: Evaluation,
+    met: int | None,
     champion: Evaluation | None,
     unmeasured: str,
-) -> Verdict:
+) -> Verdict | None:
     """Make a version the champion if the rule allows.
 
     A version is decided on once: after a rollback the same model does not come back by itself.
 
     Args:
-        champion: the present champion's measures on the same examples; None if there is none.
+        met: the version that was the champion when it was measured; None if there was none.
+        champion: its measures on the same examples; None if there is none.
         unmeasured: why there is none, though there is a champion.
+
+    Returns:
+        None if another version is the champion by now, by hand: this one has to meet it first.
     """
     logger = get_run_logger()
     registry = Registry(workspace, parameters.source, parameters.channel)
+    decisions = registry.decisions()
     present = registry.champion()
     current = present.number if present else None
     if before := registry.decision_on(version.number):
@@ -235,6 +247,8 @@ def promote(
         return Verdict(
             version=version.number, is_new=False, promoted=False, why=why, champion=current
         )
+    if current != met:
+        return None
     differences: list[PairedDifference] = []
     try:
         differences = compare(
@@ -248,7 +262,11 @@ def promote(
         promoted, why = judge(differences, parameters.promotion.rule, unmeasured)
     except NothingToCompareOnError as error:
         promoted, why = False, f"kept, not promoted: {error}"
-    decision = registry.decide(version.number, version.number if promoted else current, why)
+    last = decisions[-1].number if decisions else 0
+    chosen = version.number if promoted else current
+    decision = registry.decide_after(last, version.number, chosen, why)
+    if decision is None:
+        return None
     removed = registry.remove_old_models(parameters.promotion.keep_models)
     logger.info("Version %d of %s %s", version.number, registry.name, why)
     if removed:

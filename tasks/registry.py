@@ -50,7 +50,7 @@ class Version(BaseModel):
     learned_from: list[str]
     """Ids of the videos of its train and valid splits."""
     seen: list[str]
-    """Ids of all videos that the run knew, test included."""
+    """Ids of all videos that the run listed, also of those without a thumbnail of use."""
     metrics: dict[str, float]
     """On the test split of its run, by short names such as `Recall@1`."""
 
@@ -65,6 +65,12 @@ class Decision(BaseModel):
     champion: int | None
     why: str
     at: datetime
+
+
+class Seen(BaseModel):
+    """Ids of all videos that the last finished run listed."""
+
+    videos: list[str] = []
 
 
 class DamagedRecordError(UserError, ValueError):
@@ -173,6 +179,14 @@ class Registry:
         """The history, the oldest first."""
         return _read_all(self.workspace, f"{self.path}/decisions", Decision)
 
+    def records(self, folder: str, record: type[Record]) -> list[Record]:
+        """What else is kept of the channel under numbers, in its order."""
+        return _read_all(self.workspace, f"{self.path}/{folder}", record)
+
+    def append(self, folder: str, make: Callable[[int], Record]) -> Record:
+        """Keep one more of it, which is made for its number."""
+        return _append(self.workspace, f"{self.path}/{folder}", make)
+
     def decision_on(self, version: int) -> Decision | None:
         """The first decision on a version, if there is any."""
         return next((made for made in self.decisions() if made.version == version), None)
@@ -182,6 +196,31 @@ class Registry:
         decisions = self.decisions()
         number = decisions[-1].champion if decisions else None
         return next((known for known in self.versions() if known.number == number), None)
+
+    def newest(self) -> Version | None:
+        """The newest version that was decided on; one that a killed run left is not done."""
+        decided = {decision.version for decision in self.decisions()}
+        return next((v for v in reversed(self.versions()) if v.number in decided), None)
+
+    def note_seen(self, videos: list[str]) -> None:
+        """Write down which videos a run has listed, once it has decided on its model.
+
+        The newest version may be an older run's: equal weights are no new version.
+        """
+        self.workspace.write(
+            f"{self.path}/seen.json", Seen(videos=videos).model_dump_json().encode()
+        )
+
+    def seen(self) -> set[str]:
+        """Ids of the videos that the newest version, or the last finished run, has listed."""
+        newest = self.newest()
+        if newest is None:
+            return set()
+        try:
+            last = Seen.model_validate_json(self.workspace.read(f"{self.path}/seen.json"))
+        except (OSError, ValueError):  # there is none, or it is damaged
+            last = Seen()
+        return {*newest.seen, *last.videos}
 
     def add(
         self,
@@ -193,10 +232,13 @@ class Registry:
         seen: list[str],
         metrics: dict[str, float],
     ) -> Version:
-        """Keep a trained model as the next version; the same model again is the same version."""
+        """Keep a trained model as the next version; the same weights again are the same version.
+
+        So they are, whatever they were measured on: what was decided on them by hand stands.
+        """
         self.claim()
         for version in self.versions():
-            if (version.model.fingerprint, version.examples) == (model.fingerprint, examples):
+            if version.model.fingerprint == model.fingerprint:
                 return version
         return _append(
             self.workspace,
@@ -224,6 +266,20 @@ class Registry:
             ),
         )
 
+    def decide_after(
+        self, last: int, version: int, champion: int | None, why: str
+    ) -> Decision | None:
+        """The same, if nothing was decided since: None if somebody else was faster.
+
+        Args:
+            last: number of the last decision that is known, 0 for none.
+        """
+        made = Decision(
+            number=last + 1, version=version, champion=champion, why=why, at=datetime.now(UTC)
+        )
+        path = f"{self.path}/decisions/{made.number:06}.json"
+        return made if self.workspace.create(path, _as_bytes(made)) else None
+
     def roll_back(self, version: int, why: str) -> Decision:
         """Make a version the champion by hand.
 
@@ -243,26 +299,37 @@ class Registry:
     def remove_old_models(self, keep: int) -> list[int]:
         """Delete the weights of old versions; their records stay.
 
-        The newest versions and the last champions keep theirs, `keep` of each.
+        The newest versions and the last champions keep theirs, `keep` of each, and so do those that
+        another channel's registry keeps.
 
         Returns:
             The versions whose weights were deleted now.
         """
-        versions = self.versions()
-        decided = [decision.champion for decision in reversed(self.decisions())]
-        champions = list(dict.fromkeys(number for number in decided if number))
-        kept = {version.number for version in versions[-keep:]} | set(champions[:keep])
-        in_use = {v.model.kept_at(self.workspace) for v in versions if v.number in kept}
+        versions, decisions = self.versions(), self.decisions()
+        kept = _kept(versions, decisions, keep)
+        in_use = _places(self.workspace, kept) | self._kept_by_others()
         removed = []
         for version in versions:
             path = version.model.kept_at(self.workspace)
-            if version.number in kept or path is None or path in in_use:
+            if version in kept or path is None or path in in_use:
                 continue
             # a record that somebody changed deletes nothing else
             if self._is_own(path) and self.workspace.has(path):
                 self.workspace.remove(path)
                 removed.append(version.number)
         return removed
+
+    def _kept_by_others(self) -> set[str]:
+        """Where weights lie that other registries keep: two channels may have one model."""
+        places: set[str] = set()
+        for name in self.workspace.names("registry"):
+            versions = _read_all(self.workspace, f"registry/{name}/versions", Version)
+            if name == self.name or not versions:
+                continue
+            decisions = _read_all(self.workspace, f"registry/{name}/decisions", Decision)
+            keep = versions[-1].parameters.promotion.keep_models
+            places |= _places(self.workspace, _kept(versions, decisions, keep))
+        return places
 
     def _is_own(self, path: str) -> bool:
         models = (self.workspace.root / "models").resolve()
@@ -287,6 +354,20 @@ class Registry:
             yield
         finally:
             lock.release()
+
+
+def _kept(versions: list[Version], decisions: list[Decision], keep: int) -> list[Version]:
+    """The newest versions and the last champions, `keep` of each."""
+    decided = [decision.champion for decision in reversed(decisions)]
+    champions = list(dict.fromkeys(number for number in decided if number))[:keep]
+    newest = versions[-keep:]
+    return [version for version in versions if version in newest or version.number in champions]
+
+
+def _places(workspace: Workspace, versions: list[Version]) -> set[str]:
+    """Where the workspace keeps their models, and those that they were trained from."""
+    models = [model for version in versions for model in (version.model, version.untouched)]
+    return {place for model in models if (place := model.kept_at(workspace))}
 
 
 def registries(workspace: Workspace) -> list[Registry]:
@@ -461,7 +542,10 @@ def _append(workspace: Workspace, folder: str, make: Callable[[int], Record]) ->
     names = _records(workspace, folder)
     for number in count(int(PurePath(names[-1]).stem) + 1 if names else 1):
         record = make(number)
-        data = record.model_dump_json(indent=1).encode()
-        if workspace.create(f"{folder}/{number:06}.json", data):
+        if workspace.create(f"{folder}/{number:06}.json", _as_bytes(record)):
             return record
     raise AssertionError("unreachable")
+
+
+def _as_bytes(record: BaseModel) -> bytes:
+    return record.model_dump_json(indent=1).encode()

@@ -3,11 +3,12 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
+from pydantic import BaseModel, ConfigDict
 
 from tasks.caching import content_key
 from tasks.errors import UserError
@@ -25,6 +26,22 @@ class SplitVideo(Video):
     split: Split
 
 
+class Assigned(BaseModel):
+    """The split that a video was given once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    split: Split
+    title: str
+    """As it was then: a video of equal title joins it, also when it is gone."""
+
+    @classmethod
+    def of(cls, video: SplitVideo) -> Self:
+        """As it is written down."""
+        return cls(id=video.id, split=video.split, title=video.title)
+
+
 class SplitTooSmallError(UserError, ValueError):
     """A split has too few videos to train or measure on."""
 
@@ -34,9 +51,15 @@ class SplitsNotGivenError(UserError, ValueError):
 
 
 def split_videos(
-    videos: Sequence[Video], parameters: SplitParameters, seed: int
+    videos: Sequence[Video],
+    parameters: SplitParameters,
+    seed: int,
+    assigned: Sequence[Assigned] = (),
 ) -> list[SplitVideo]:
     """Give each video its split; the order of the videos stays.
+
+    Args:
+        assigned: what the method `hash` keeps to; each video once.
 
     Raises:
         SplitTooSmallError: a split has fewer than `parameters.min_rows` videos.
@@ -44,7 +67,7 @@ def split_videos(
     """
     match parameters.method:
         case "hash":
-            splits = hash_splits(videos, parameters.train, parameters.valid)
+            splits = hash_splits(videos, parameters.train, parameters.valid, assigned)
         case "shuffle":
             splits = shuffled_splits(len(videos), parameters.train, parameters.valid, seed)
         case "given":
@@ -57,19 +80,51 @@ def split_videos(
     return rows
 
 
-def hash_splits(videos: Sequence[Video], train: float, valid: float) -> list[Split]:
-    """Place each video by a hash, so that it keeps its split as the channel grows.
+def hash_splits(
+    videos: Sequence[Video], train: float, valid: float, assigned: Sequence[Assigned] = ()
+) -> list[Split]:
+    """Give each video the split it was assigned before, or else place it by a hash.
 
-    Videos of equal title (`same_title`) go together, placed by the id of the oldest one: a later
-    video joins it, and an edited title moves no other video. Without dates they are placed by their
-    title, as it is spelled first in the order of characters.
+    A video of a title that is known (`same_title`) joins the videos that have it. Others of equal
+    title go together, placed by the id of the oldest one, so that what is split anew on another
+    machine is split alike. Without dates they are placed by their title, as it is spelled first in
+    the order of characters.
     """
-    groups: defaultdict[str, list[Video]] = defaultdict(list)
+    own = {each.id: each.split for each in assigned}
     titles = [same_title(video.title) for video in videos]
+    known = _splits_of_titles(titles, videos, assigned)
+    groups: defaultdict[str, list[Video]] = defaultdict(list)
     for title, video in zip(titles, videos, strict=True):
         groups[title].append(video)
-    places = {title: _unit_hash(_group_key(group)) for title, group in groups.items()}
-    return [_split_at(places[title], train, valid) for title in titles]
+    hashed = {
+        title: _split_at(_unit_hash(_group_key(group)), train, valid)
+        for title, group in groups.items()
+    }
+    return [
+        own.get(video.id) or known.get(title) or hashed[title]
+        for title, video in zip(titles, videos, strict=True)
+    ]
+
+
+def _splits_of_titles(
+    titles: Sequence[str], videos: Sequence[Video], assigned: Sequence[Assigned]
+) -> dict[str, Split]:
+    """Title → the split of the videos that have it, or else of those that had it and are gone.
+
+    If they are of several, since a title was edited, it is that of train: there the title is known.
+    """
+    own = {each.id: each.split for each in assigned}
+    here = {video.id for video in videos}
+    gone = [(same_title(each.title), each.split) for each in assigned if each.id not in here]
+    of_now = [
+        (title, own[video.id])
+        for title, video in zip(titles, videos, strict=True)
+        if video.id in own
+    ]
+    splits: dict[str, Split] = {}
+    for pairs in (gone, of_now):
+        splits |= dict(sorted(pairs, key=lambda pair: SPLITS.index(pair[1]), reverse=True))
+    return splits
 
 
 def _group_key(group: Sequence[Video]) -> str:
@@ -163,11 +218,22 @@ def check_sizes(rows: Sequence[SplitVideo], min_rows: int) -> None:
     name="split-videos",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=3),
 )
-def split(workspace: Workspace, videos: Table, parameters: SplitParameters, seed: int) -> Table:
-    """Divide a table of `Video` into splits: a table of `SplitVideo`."""
-    rows = split_videos(workspace.read_table(videos, Video), parameters, seed)
+def split(
+    workspace: Workspace,
+    videos: Table,
+    parameters: SplitParameters,
+    seed: int,
+    assigned: Table | None,
+) -> Table:
+    """Divide a table of `Video` into splits: a table of `SplitVideo`.
+
+    Args:
+        assigned: rows of `Assigned` that earlier runs have made, if there are any.
+    """
+    before = workspace.read_table(assigned, Assigned) if assigned else []
+    rows = split_videos(workspace.read_table(videos, Video), parameters, seed, before)
     sizes: Counter[str] = Counter(row.split for row in rows)
     get_run_logger().info("Split: %s", ", ".join(f"{name} {sizes[name]}" for name in SPLITS))
     if told := leakage(rows, parameters.method):

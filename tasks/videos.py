@@ -18,7 +18,7 @@ from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import folder_stamp, list_folder
 from tasks.sources.hub import list_hub, local_folder
-from tasks.sources.long_form import keep_long_form
+from tasks.sources.long_form import is_short, keep_long_form
 from tasks.sources.youtube import (
     ChannelNotFoundError,
     ListCalls,
@@ -51,12 +51,14 @@ def list_videos(
             videos = list_hub(workspace, channel or "", notes.append)
         case _:
             videos, unusable = list_folder(_folder(source, channel), notes.append)
-    kept, more = keep_long_form(videos, parameters.min_duration_seconds)
+    limit = parameters.min_duration_seconds
+    kept, more = keep_long_form(videos, limit)
     dropped = unusable + more
     if not kept:
         end_listing(workspace, source, channel, parameters)
         raise SourceError(none_left(source, dropped))
-    return Listing(videos=kept, dropped=dict(dropped), work=work, notes=notes)
+    shorts = [video.id for video in videos if is_short(video, limit)]
+    return Listing(videos=kept, dropped=dict(dropped), shorts=shorts, work=work, notes=notes)
 
 
 def listed_as(workspace: Workspace, source: str, channel: str | None) -> str | None:

@@ -14,10 +14,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.channels import spelled_alike
 from tasks.errors import UserError, problems_of
-from tasks.parameters import TrainParameters, WatchParameters
+from tasks.parameters import TrainParameters, VideosParameters, WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
-from tasks.videos import end_listing, list_videos, listed_as
+from tasks.videos import end_listing, list_videos, listed_as, listing_begins
 from tasks.workspace import Table, Workspace
 
 EVENT = "thumbtune.videos.new"
@@ -118,6 +118,11 @@ def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameter
         raise ChannelsFileError(f"{place}: {f'{field}: ' if field else ''}{message}") from None
 
 
+EARLY = 0.9
+"""Share of `retry_hours` that is enough: a schedule's runs do not begin to the second, and a day in
+spring has 23 hours. A watch that comes a moment too early would wait for the next one, a day on."""
+
+
 class News(BaseModel):
     """What a channel has that its newest model has not seen."""
 
@@ -135,12 +140,18 @@ class Memory(BaseModel):
     """What the watch knows from the last times."""
 
     dismissed: list[str] = []
-    """Videos of the feed that are of no use, such as shorts."""
+    """Videos of the feed that are shorts. What is upcoming or live now may yet become of use."""
+    longest_short: float | None = None
+    """The limit, in seconds, by which they are."""
     waiting: list[str] = []
     """New videos that no training has taken yet; shorts may have pushed them out of the feed."""
     announced: str = ""
     """Hash of the new videos for which a training was started last."""
     announced_at: AwareDatetime | None = None
+
+    def shorts(self, limit: float) -> set[str]:
+        """Videos of the feed that are known to be no longer than a limit in seconds."""
+        return set(self.dismissed) if self.longest_short == limit else set()
 
     @classmethod
     def read(cls, workspace: Workspace, path: str) -> "Memory":
@@ -165,7 +176,7 @@ def judge_news(
         trained_at: when the newest version was made, None if there is none.
     """
     if memory.announced_at and memory.announced == _mark(new):
-        again = memory.announced_at + timedelta(hours=options.retry_hours)
+        again = memory.announced_at + EARLY * timedelta(hours=options.retry_hours)
         if now < again:
             return False, f"training was started for these {len(new)} videos; again at {again:%c}"
     if trained_at is None:
@@ -195,17 +206,14 @@ def look_for_news(
     """
     logger = get_run_logger()
     registry = Registry(workspace, parameters.source, parameters.channel)
-    decided = {decision.version for decision in registry.decisions()}
-    versions = [version for version in registry.versions() if version.number in decided]
-    newest = versions[-1] if versions else None  # one that a killed run left is not done
-    seen = set(newest.seen) if newest else set()
+    newest, seen = registry.newest(), registry.seen()
     file = f"{registry.path}/watch.json"
-    memory = Memory.read(workspace, file)
+    memory, limit = Memory.read(workspace, file), parameters.videos.min_duration_seconds
     listed: list[str] = []
     if newest and parameters.source == "youtube":
         try:
             listed = newest_videos(registry.identity.id or "")
-            if listed and seen.issuperset({*listed, *memory.waiting} - set(memory.dismissed)):
+            if listed and seen.issuperset({*listed, *memory.waiting} - memory.shorts(limit)):
                 return News(new=0, train=False, why="nothing new in the feed")
         except FeedError as error:
             logger.warning(
@@ -213,13 +221,14 @@ def look_for_news(
             )
     source = parameters.source
     channel = listed_as(workspace, source, parameters.channel)
-    videos = list_videos(workspace, source, channel, parameters.videos).videos
-    unseen = [video for video in videos if video.id not in seen]
+    end_announced_list(workspace, source, channel, parameters.videos, memory)
+    found = list_videos(workspace, source, channel, parameters.videos)
+    unseen = [video for video in found.videos if video.id not in seen]
     new = [video.id for video in unseen]
     now = datetime.now(UTC)
     train, why = judge_news(new, newest.created if newest else None, memory, options, now)
-    dismissed = [id_ for id_ in listed if id_ not in {*seen, *new}]
-    update: dict[str, Any] = {"dismissed": dismissed, "waiting": new}
+    dismissed = sorted({*listed} & {*found.shorts})
+    update: dict[str, Any] = {"dismissed": dismissed, "longest_short": limit, "waiting": new}
     if train:
         update |= {"announced": _mark(new), "announced_at": now}
     workspace.write(file, memory.model_copy(update=update).model_dump_json().encode())
@@ -227,6 +236,19 @@ def look_for_news(
     if not train:  # else the training goes on with the list: it need not ask for the same again
         end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
+
+
+def end_announced_list(
+    workspace: Workspace,
+    source: str,
+    channel: str | None,
+    parameters: VideosParameters,
+    memory: Memory,
+) -> None:
+    """The list that was left for a training is too old for the next watch, if none took it."""
+    begun = listing_begins(workspace, source, channel, parameters)
+    if memory.announced_at and begun <= memory.announced_at:
+        end_listing(workspace, source, channel, parameters)
 
 
 def with_fresh_list(parameters: TrainParameters) -> TrainParameters:

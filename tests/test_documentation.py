@@ -222,9 +222,12 @@ def test_a_benchmark_answers_help_before_it_loads_torch(
     assert "--quick" in done.stdout
 
 
+TARGETS = ("train", "test", "test-whole", "bench-quick")
+
+
 def test_ci_runs_what_the_readme_begins_with_and_each_benchmark(clone: Clone) -> None:
     ci = (ROOT / ".ci/run").read_text()
-    assert all(f"make {target}\n" in ci for target in ("train", "test", "test-whole", "bench-quick"))
+    assert all(f"make {target}\n" in ci for target in TARGETS)
     recipe = clone.run("make --dry-run bench-quick").stdout
     for script in (name for name in SCRIPTS if name.startswith("benchmarks/")):
         assert Path(script).stem in recipe

@@ -66,6 +66,16 @@ def test_versions_are_numbered_and_the_same_model_is_the_same_version(
         registry.version(7)
 
 
+def test_equal_weights_are_one_version_whatever_they_were_measured_on(
+    registry: Registry, workspace: Workspace
+) -> None:
+    first = add(registry, 1, workspace)
+    other = Table(path="examples/b.jsonl", fingerprint="b", rows=4, dropped={"truncated": 1})
+    same = {name: value for name, value in first if name not in ("number", "created")}
+    again = registry.add(**same | {"examples": other, "seen": ["a", "b", "c", "d"]})
+    assert again == first
+
+
 def test_the_champion_is_the_last_decision_and_the_history_is_kept(
     registry: Registry, workspace: Workspace
 ) -> None:
@@ -107,6 +117,36 @@ def test_old_versions_lose_their_weights_but_not_their_record(
     assert registry.versions() == versions
     with pytest.raises(UnknownVersionError, match="weights of version 3 of tester-"):
         registry.roll_back(3, "")
+
+
+def test_weights_that_another_channel_keeps_are_not_deleted(
+    registry: Registry, workspace: Workspace
+) -> None:
+    other = Registry(workspace, "youtube", "@other")
+    add(other, 1, workspace)
+    other.decide(1, 1, "promoted")
+    shared, *_ = [add(registry, n, workspace) for n in range(1, 7)]
+    assert registry.remove_old_models(keep=1) == [2, 3, 4, 5]
+    assert shared.model.is_there(workspace)
+    for n in range(7, 12):
+        add(other, n, workspace)
+        other.decide(n - 5, n - 5, "promoted")
+    other.remove_old_models(keep=1)
+    registry.remove_old_models(keep=1)
+    assert not shared.model.is_there(workspace)
+
+
+def test_a_decision_that_others_have_overtaken_is_not_written(
+    registry: Registry, workspace: Workspace
+) -> None:
+    for n in (1, 2):
+        add(registry, n, workspace)
+    assert registry.decide_after(0, 1, 1, "promoted")
+    registry.decide(1, None, "by hand")
+    assert registry.decide_after(1, 2, 2, "promoted") is None
+    assert [decision.champion for decision in registry.decisions()] == [1, None]
+    assert registry.decide_after(2, 2, 2, "promoted")
+    assert registry.decisions()[-1].champion == 2
 
 
 def test_a_record_that_was_changed_deletes_nothing_outside(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tasks.parameters import SplitParameters
 from tasks.sources import Video
 from tasks.splits import (
+    Assigned,
     SplitsNotGivenError,
     SplitTooSmallError,
     SplitVideo,
@@ -190,3 +191,52 @@ def test_a_split_that_is_too_small_is_an_error_that_gives_the_sizes() -> None:
 def test_no_videos_at_all_is_an_error() -> None:
     with pytest.raises(SplitTooSmallError, match="0 of 0 videos"):
         split_videos([], SplitParameters(), seed=42)
+
+
+Story = list[tuple[str, int, str]]
+changes = st.lists(
+    st.tuples(st.sampled_from(["add", "delete", "retitle"]), st.integers(0, 30), titles),
+    max_size=40,
+)
+
+
+@given(story=changes)
+def test_a_video_keeps_its_split_whatever_becomes_of_it_and_of_others(story: Story) -> None:
+    channel: dict[int, Video] = {}
+    assigned: dict[str, Assigned] = {}
+    for change, number, title in story:
+        if change == "delete":
+            channel.pop(number, None)
+        elif change == "add" or number in channel:
+            channel[number] = video(number, title)
+        videos = list(channel.values())
+        splits = hash_splits(videos, 0.5, 0.25, list(assigned.values()))
+        for each, split in zip(videos, splits, strict=True):
+            if each.id in assigned:
+                assert split == assigned[each.id].split
+            assigned[each.id] = Assigned(id=each.id, split=split, title=each.title)
+
+
+@given(names=st.lists(titles, min_size=1), more=st.lists(titles, min_size=1), gone=st.booleans())
+def test_a_new_video_joins_those_of_its_title_also_when_they_are_gone(
+    names: list[str], more: list[str], gone: bool
+) -> None:
+    old = [video(n, title) for n, title in enumerate(names, 100)]
+    before = hash_splits(old, 0.5, 0.25)
+    assigned = [
+        Assigned(id=each.id, split=split, title=each.title.upper())
+        for each, split in zip(old, before, strict=True)
+    ]
+    new = [video(n, title) for n, title in enumerate(more)]  # older ones, too
+    splits = hash_splits(new if gone else new + old, 0.5, 0.25, assigned)
+    known = {each.title: split for each, split in zip(old, before, strict=True)}
+    for each, split in zip(new, splits, strict=False):
+        assert split == known.get(each.title, split)
+    assert not any(
+        seen_in_train(
+            [
+                SplitVideo(**e.model_dump(exclude={"split"}), split=s)
+                for e, s in zip(new, splits, strict=False)
+            ]
+        ).values()
+    )

@@ -17,7 +17,8 @@ from tasks.indexing import channel_place, open_index
 from tasks.parameters import WatchParameters
 from tasks.registry import Registry
 from tasks.sources.feed import FeedError, newest_videos
-from tasks.watching import ChannelsFileError, Memory, judge_news, read_channels
+from tasks.thumbnails import Example
+from tasks.watching import ChannelsFileError, Memory, _mark, judge_news, read_channels
 from tasks.workspace import Workspace
 from tests.prefect_server import ROOT
 from tests.tiny_clip import save_tiny_clip
@@ -89,6 +90,26 @@ def test_training_starts_for_enough_new_videos_or_after_some_time(
     videos = [str(n) for n in range(new)]
     trained_at = None if age_days is None else NOW - timedelta(days=age_days)
     assert judge_news(videos, trained_at, Memory(), OPTIONS, NOW) == (train, why)
+
+
+@pytest.mark.parametrize(
+    ("hours_later", "train"),
+    [
+        (24, True),
+        (24 - 1 / 3600, True),
+        (24 - 0.2 / 3600, True),
+        (23, True),
+        (25, True),
+        (12, False),
+    ],
+)
+def test_a_daily_watch_tries_again_the_next_day_also_a_moment_early_and_after_a_short_day(
+    hours_later: float, train: bool
+) -> None:
+    videos = ["a", "b", "c"]
+    memory = Memory(announced=_mark(videos), announced_at=NOW)
+    now = NOW + timedelta(hours=hours_later)
+    assert judge_news(videos, NOW, memory, OPTIONS, now)[0] == train
 
 
 def test_a_feed_that_cannot_be_read_says_why(
@@ -258,3 +279,83 @@ def test_one_channels_trouble_does_not_stop_the_others(options: dict[str, Any]) 
 def test_damaged_memory_is_forgotten(workspace: Workspace) -> None:
     workspace.write("watch.json", b'{"announced": ')
     assert Memory.read(workspace, "watch.json") == Memory()
+
+
+def test_a_premiere_is_noticed_once_it_is_a_video(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    premieres = [make_video(n, live="upcoming") for n in (102, 104, 106)]
+    channel += premieres
+    for _ in range(2):
+        assert watch(**options)[0].why == "nothing new"
+    for premiere in premieres:
+        premiere["live"] = "none"
+    assert watch(**options)[0].why == "3 new videos"
+    units = youtube.units
+    assert watch(**options)[0].why == "nothing new in the feed"
+    assert youtube.units == units
+
+
+def test_a_lower_limit_for_shorts_makes_them_news(
+    channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    channel += [make_video(n, duration="PT100S") for n in (102, 104, 106)]
+    assert watch(**options)[0].why == "nothing new"
+    channels = json.loads(options["channels"].read_text())
+    channels["defaults"]["videos"] = {"min_duration_seconds": 60}
+    options["channels"].write_text(json.dumps(channels))
+    assert watch(**options)[0].why == "3 new videos"
+
+
+def test_a_list_that_no_training_took_is_made_anew_by_the_next_watch(
+    channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    options = {**options, "start": "event"}  # nothing hears it
+    channel += [make_video(n) for n in (102, 104, 106)]
+    assert watch(**options)[0].why == "3 new videos"
+    channel += [make_video(n) for n in (108, 110)]
+    assert watch(**options)[0].why == "5 new videos"
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> dict[str, Any]:
+    """The bundled channel; two of its pictures are of no use."""
+    entry = {
+        "source": "sample",
+        "model": "sample",
+        "workspace": str(tmp_path / "workspace"),
+        "negatives": {"text_model": "sample"},
+        "training": {"epochs": 1},
+    }
+    file = tmp_path / "channels.yaml"
+    file.write_text(json.dumps({"channels": [entry]}))
+    return {"channels": file, "min_new": 1, "start": "here", "retry_hours": 0.001}
+
+
+def test_videos_without_a_thumbnail_of_use_are_no_news(
+    sample: dict[str, Any], tmp_path: Path
+) -> None:
+    registry = Registry(Workspace.open(tmp_path / "workspace"), "sample", None)
+    assert watch(**sample)[0].train
+    [version] = registry.versions()
+    assert len(version.seen) == version.examples.rows + 2
+    assert watch(**sample)[0].why == "nothing new"
+
+
+def test_one_training_mends_a_record_that_leaves_them_out(
+    sample: dict[str, Any], tmp_path: Path
+) -> None:
+    workspace = Workspace.open(tmp_path / "workspace")
+    registry = Registry(workspace, "sample", None)
+    watch(**sample)
+    record = workspace.root / registry.path / "versions" / "000001.json"
+    old = json.loads(record.read_text())
+    old["seen"] = [row.id for row in workspace.read_table(registry.versions()[0].examples, Example)]
+    record.write_text(json.dumps(old))
+    workspace.remove(f"{registry.path}/seen.json")
+    assert watch(**sample)[0].why == "2 new videos"
+    assert watch(**sample)[0].why == "nothing new"
+    assert len(registry.versions()) == len(registry.decisions()) == 1

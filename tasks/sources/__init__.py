@@ -36,6 +36,8 @@ class Listing(BaseModel):
 
     videos: list[Video]
     dropped: dict[str, int] = {}
+    shorts: list[str] = []
+    """Ids of those that are too short, which they will always be."""
     work: str = ""
     """What was asked of the source, in words."""
     notes: list[str] = []

@@ -15,7 +15,7 @@ def keep_long_form(
     for video in videos:
         if video.id in kept:
             dropped["listed twice"] += 1
-        elif _is_short(video, min_duration_seconds):
+        elif is_short(video, min_duration_seconds):
             dropped[f"of {min_duration_seconds:g} s or shorter"] += 1
         elif not video.id:
             dropped["no id"] += 1
@@ -28,7 +28,7 @@ def keep_long_form(
     return list(kept.values()), dropped
 
 
-def _is_short(video: Video, min_duration_seconds: float) -> bool:
+def is_short(video: Video, min_duration_seconds: float) -> bool:
     """Shorts may be as long as the limit itself; a limit of 0 keeps all."""
     seconds = video.duration_seconds
     return seconds is not None and min_duration_seconds > 0 and seconds <= min_duration_seconds
