@@ -5,6 +5,7 @@ import re
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -181,13 +182,12 @@ def _snapshot_of(reference: ModelReference) -> Path:
     Raises:
         ModelNotFoundError, HubUnreachableError: that commit cannot be had here.
     """
-    name, commit, cache = reference.name, reference.fingerprint, Path(reference.path).parents[2:3]
-    try:
-        folder = _cached(name, commit, *cache)
-        if not _remove_damaged(folder):
-            return folder
-    except LocalEntryNotFoundError:
-        pass
+    name, commit = reference.name, reference.fingerprint
+    for cache in (*Path(reference.path).parents[2:3], None):  # its own, then this machine's
+        with suppress(LocalEntryNotFoundError):
+            folder = _cached(name, commit, cache)
+            if not _remove_damaged(folder):
+                return folder
     return _download(name, "model", commit)
 
 
@@ -273,8 +273,8 @@ def _kept_folder(reference: ModelReference, workspace: Workspace, kept: str) -> 
             "version that has its weights."
         )
     raise ModelNotFoundError(
-        f"model: {kept} in {workspace} is not as it was when it was stored. Train again, or roll "
-        "back to another version: its files are damaged, or another training's."
+        f"model: its files are damaged, or another training's: {kept} in {workspace} is not as it "
+        "was when it was stored. Train again, or roll back to another version."
     )
 
 

@@ -230,6 +230,17 @@ def test_the_key_is_not_sent_on_by_a_redirect(workspace: Workspace, youtube: You
     assert len(youtube.requests) == 1
 
 
+def test_a_stored_answer_in_which_a_letter_was_changed_is_asked_for_again(
+    workspace: Workspace, youtube: YouTubeServer
+) -> None:
+    youtube.add_channel([make_video(0)])
+    first = listing(workspace)
+    title = first.videos[0].title
+    for file in (workspace.root / "youtube").iterdir():
+        file.write_text(file.read_text().replace(title, title.swapcase()))
+    assert listing(workspace).videos == first.videos
+
+
 @pytest.mark.parametrize("fault", ["items", "item", "field"])
 def test_a_stored_answer_of_other_types_is_asked_for_again(
     workspace: Workspace, youtube: YouTubeServer, fault: str

@@ -161,6 +161,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
         server.add("model", "owner/gated", folder, gated=True)
         server.add("model", "owner/private", folder, private=True)
         server.add("model", "owner/slow", folder)
+        server.add("model", "owner/damaged", folder)
         moved = server.add("model", "owner/moved", folder)
         moved.commit({name: moved.files[name] for name in list(moved.files)[1:]}, "another")
         yield server
@@ -189,19 +190,30 @@ def online(hub: HubServer, home: Path) -> dict[str, Any]:
         ("task, unknown", "owner/nowhere", ""),
         ("private with token", "owner/private", READ_TOKEN),
         ("at a commit", f"owner/moved@{hub.repositories['model', 'owner/moved'].commits[-2]}", ""),
+        ("head", "owner/moved", ""),
     )
+
+
+def known_and_unknown(hub: HubServer) -> list[tuple[str, str, str]]:
+    """What was downloaded before, the commits of `owner/moved` among it, and what was not."""
+    *_, before, head = hub.repositories["model", "owner/moved"].commits
+    return [
+        ("clip", "owner/clip", ""),
+        ("unseen", "owner/none", ""),
+        ("head", f"owner/moved@{head}", ""),
+        ("at a commit", f"owner/moved@{before}", ""),
+        ("at another commit", f"owner/moved@{'0' * 40}", ""),
+    ]
 
 
 @pytest.fixture(scope="module")
 def offline(hub: HubServer, home: Path, online: dict[str, Any]) -> dict[str, Any]:
-    asked = (("clip", "owner/clip", ""), ("unseen", "owner/none", ""))
-    return ask(hub, home, *asked, HF_HUB_OFFLINE="1")
+    return ask(hub, home, *known_and_unknown(hub), HF_HUB_OFFLINE="1")
 
 
 @pytest.fixture(scope="module")
 def without_network(hub: HubServer, home: Path, online: dict[str, Any]) -> dict[str, Any]:
-    asked = (("clip", "owner/clip", ""), ("unseen", "owner/none", ""))
-    return ask(hub, home, *asked, HF_ENDPOINT="http://127.0.0.1:9")
+    return ask(hub, home, *known_and_unknown(hub), HF_ENDPOINT="http://127.0.0.1:9")
 
 
 def test_a_hub_model_is_identified_by_its_commit(hub: HubServer, online: dict[str, Any]) -> None:
@@ -214,6 +226,32 @@ def test_a_hub_model_that_another_machine_resolved_is_had_here_at_its_commit(
     *_, before, head = hub.repositories["model", "owner/moved"].commits
     assert Path(online["at a commit"]["path"]).name == before != head
     assert load_clip(resolve_model(online["at a commit"]["path"])).supports("image")
+
+
+@pytest.mark.parametrize("when", ["offline", "without_network"])
+def test_the_commit_that_is_meant_is_had_or_told_when_the_hub_cannot_be_asked(
+    hub: HubServer, request: pytest.FixtureRequest, when: str
+) -> None:
+    answers: dict[str, Any] = request.getfixturevalue(when)
+    *_, before, head = hub.repositories["model", "owner/moved"].commits
+    assert Path(answers["at a commit"]["path"]).name == before
+    assert Path(answers["head"]["path"]).name == head
+    assert f"model: owner/moved at commit {'0' * 40} is not in" in answers["at another commit"]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_of_the_hub_that_was_damaged_in_the_cache_is_downloaded_again(
+    hub: HubServer, tmp_path: Path, name: str
+) -> None:
+    commit = hub.repositories["model", "owner/damaged"].head
+    asked = ("at a commit", f"owner/damaged@{commit}", "")
+    file = Path(ask(hub, tmp_path, asked)["at a commit"]["path"]) / name
+    whole = file.read_bytes()
+    file.resolve().write_bytes(whole[:1000])
+    told = ask(hub, tmp_path, asked, HF_HUB_OFFLINE="1")["at a commit"]
+    assert f"owner/damaged at commit {commit} is not in the local cache" in told
+    ask(hub, tmp_path, asked)
+    assert file.read_bytes() == whole
 
 
 def test_a_model_that_another_machine_resolved_is_found_here_by_its_name(clip: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tasks.models import ModelReference
+from tasks.models import ModelReference, hash_of
 from tasks.parameters import TrainParameters
 from tasks.registry import Registry, UnknownVersionError, Version, registry_name
 from tasks.workspace import Table, Workspace
@@ -24,8 +24,8 @@ def registry(workspace: Workspace) -> Registry:
 def add(registry: Registry, number: int, workspace: Workspace) -> Version:
     folder = workspace.root / "models" / f"key{number}" / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.safetensors").write_text("weights")
-    model = ModelReference(name="clip (fine-tuned)", path=str(folder), fingerprint=f"f{number}")
+    (folder / "model.safetensors").write_text(f"weights {number}")
+    model = ModelReference(name="clip (fine-tuned)", path=str(folder), fingerprint=hash_of(folder))
     return registry.add(
         model=model,
         untouched=ModelReference(name="clip", path="/clip", fingerprint="f"),

@@ -42,7 +42,7 @@ from tasks.sources.youtube_answers import (
     problem_of,
 )
 from tasks.sources.youtube_refusals import read_refusal
-from tasks.workspace import Workspace, fingerprint
+from tasks.workspace import Workspace, checksum, fingerprint
 
 PAGE = 50  # the API's largest page, and the most ids in one call
 TIMEOUT = (10, 30)  # seconds to connect and between two bytes
@@ -594,6 +594,8 @@ class _Stored(BaseModel):
     etag: str | None
     body: dict[str, Any]
     at: AwareDatetime
+    checksum: str = ""
+    """Of the answer; empty in what an earlier thumbtune kept."""
 
 
 def request_api(
@@ -686,14 +688,21 @@ def _answer_key(endpoint: str, params: Params) -> str:
 def _store(
     workspace: Workspace, file: str, endpoint: str, etag: str | None, body: dict[str, Any]
 ) -> None:
-    stored = {"etag": etag, "body": body, "at": datetime.now(UTC).isoformat()}
+    at, mark = datetime.now(UTC).isoformat(), _checksum(etag, body)
+    stored = {"etag": etag, "body": body, "at": at, "checksum": mark}
     workspace.write(file, json.dumps(stored).encode())
+
+
+def _checksum(etag: str | None, body: dict[str, Any]) -> str:
+    return checksum(etag or "", json.dumps(body))
 
 
 def _stored_answer(workspace: Workspace, file: str, endpoint: str) -> _Stored | None:
     try:
         stored = _Stored.model_validate(json.loads(workspace.read(file)))
     except (OSError, ValueError, RecursionError):
+        return None
+    if stored.checksum and stored.checksum != _checksum(stored.etag, stored.body):
         return None
     return None if problem_of(endpoint, stored.body) else stored
 
