@@ -50,6 +50,7 @@ class SweepRun(BaseModel):
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
     check_search(parameters, tell=get_run_logger().warning)
+    parameters = parameters.located()
     with disk_errors_explained(parameters.workspace):
         return search_and_compare(Workspace.open(parameters.workspace), parameters)
 

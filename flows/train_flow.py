@@ -80,6 +80,7 @@ NOTHING = "nothing: known from an earlier run"
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
     check_training(parameters, tell=get_run_logger().warning)
+    parameters = parameters.located()
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
         identify(workspace, parameters)

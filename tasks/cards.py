@@ -7,11 +7,12 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from prefect import task
 
 from tasks.caching import content_key
-from tasks.channels import short_name
+from tasks.channels import absolute_channel, short_name
 from tasks.evaluation import Evaluation
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.report import Comparison, FunnelStage, Report, compare
+from tasks.sources.hub_name import local_folder
 from tasks.training import TrainedModel
 from tasks.workspace import Workspace
 
@@ -20,12 +21,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def channel_name(parameters: TrainParameters) -> str:
     """How cards call the channel: never by a path of this machine."""
-    folder = Path(parameters.channel or "").expanduser().resolve()
-    if parameters.source == "folder" or (parameters.source == "hub" and folder.is_dir()):
-        return folder.name
-    if parameters.source == "youtube":
-        return short_name("youtube", parameters.channel)
-    return parameters.channel or "thumbtune's sample channel"
+    source, channel = parameters.source, parameters.channel or ""
+    if source == "youtube":
+        return short_name(source, channel)
+    if source == "folder" or local_folder(channel)[0]:
+        return short_name(source, absolute_channel(source, channel))
+    return channel or "thumbtune's sample channel"
 
 
 def base_name(model: ModelReference) -> str:

@@ -36,12 +36,13 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from usearch.index import Index as Graph
 
+from tasks.channels import registry_name
 from tasks.errors import UserError
 from tasks.evaluation import Embeddings, unit_vectors
 from tasks.features import head_on, picture_key, reads_features
 from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
 from tasks.parameters import ThumbnailsParameters
-from tasks.registry import Version, registry_name
+from tasks.registry import Version
 from tasks.sources import Video
 from tasks.sources.fields import is_unicode
 from tasks.sources.folder import is_channel, is_local, list_folder
@@ -82,7 +83,7 @@ class Entry(BaseModel):
     version: str = ""
     """Size and time of a file outside the workspace; if they are the same, so is the picture."""
     as_of: AwareDatetime | None = None
-    """When the channel had this title and picture; None in a folder, and from an earlier thumbtune."""
+    """When the channel had this title and picture; None in a folder and in an old index."""
 
     @property
     def shown(self) -> tuple[Hashable, ...]:

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from tasks.channels import absolute_channel
 from tasks.commands import DEFAULT_WORKSPACE
 from tasks.errors import ParametersError, problems_of
 from tasks.sources.channel_name import read_channel_name
@@ -325,6 +326,13 @@ class TrainParameters(_Stage):
     publish: PublishParameters = Field(
         PublishParameters(), description="Optional push to the Hugging Face hub."
     )
+
+    def located(self) -> Self:
+        """The same from any folder: a local folder of videos by its absolute path."""
+        if self.channel is None:
+            return self
+        absolute = absolute_channel(self.source, self.channel)
+        return self.model_copy(update={"channel": absolute})
 
     @field_validator("workspace")
     @classmethod
