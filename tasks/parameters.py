@@ -138,6 +138,13 @@ class ThumbnailsParameters(_Stage):
     batch_size: int = Field(100, ge=1, le=1000, description="Thumbnails per Prefect task.")
     concurrency: int = Field(8, ge=1, le=64, description="Simultaneous downloads per task.")
     timeout_seconds: float = Field(20.0, gt=0, description="Time limit of one try at a download.")
+    expiration_days: float = Field(
+        30.0,
+        ge=0,
+        le=36_500,
+        description="After so many days it is asked whether a URL has another picture by now; what "
+        "is unchanged is not downloaded again. 0: ask in every run.",
+    )
     allowed_hosts: tuple[Annotated[str, Field(pattern=HOST_RULE)], ...] = Field(
         ("*.ytimg.com", "*.ggpht.com", "img.youtube.com"),
         min_length=1,
