@@ -19,6 +19,7 @@ from prefect.artifacts import create_table_artifact
 from flows.command_line import run_script
 from flows.runners import on_the_command_line
 from flows.train_flow import thumbnail_calls, train
+from tasks.artifacts import in_cells
 from tasks.disk import disk_errors_explained
 from tasks.errors import UserError
 from tasks.identifying import identify
@@ -69,7 +70,7 @@ def watch(options: WatchParameters) -> list[News]:
         news.append(found)
         started = "yes" if found.train else "no"
         rows.append({"channel": name, "new": found.new, "training": started, "why": found.why})
-    create_table_artifact(rows, key="watch")
+    create_table_artifact(in_cells(rows), key="watch")
     if failed:
         raise WatchError("; ".join(failed))
     return news

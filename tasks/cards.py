@@ -1,5 +1,6 @@
 """Step: write the model card and the dataset card, with the figures of the run."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from prefect import task
 
 from tasks.caching import content_key
 from tasks.channels import absolute_channel, short_name
+from tasks.escaping import as_code, for_markdown
 from tasks.evaluation import Evaluation
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
@@ -79,14 +81,16 @@ def model_card(
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATES / "model_card.md"),
-        name=name,
-        channel=channel_name(parameters),
-        base=base_name(untouched.model),
+        name=for_markdown(name),
+        channel=for_markdown(channel_name(parameters)),
+        base=for_markdown(base_name(untouched.model)),
         repo=publish.model_repo or "model",
         trained=trained,
         training=parameters.training,
         negatives=parameters.negatives,
-        text_model=Path(parameters.negatives.text_model).name,
+        trainable=" or ".join(map(for_markdown, parameters.training.trainable)),
+        names=[as_code(parameter) for parameter in trained.trainable.names],
+        text_model=for_markdown(Path(parameters.negatives.text_model).name),
         split=parameters.split,
         seed=parameters.seed,
         rows=[
@@ -99,9 +103,17 @@ def model_card(
             )
             for row in comparisons
         ],
-        funnel=funnel,
+        funnel=[_as_markdown(stage) for stage in funnel],
     )
     return str(card)
+
+
+def _as_markdown(stage: FunnelStage) -> FunnelStage:
+    """The same with its words fit for a table."""
+    dropped: Counter[str] = Counter()
+    for reason, count in stage.dropped.items():
+        dropped[for_markdown(reason)] += count
+    return stage.model_copy(update={"name": for_markdown(stage.name), "dropped": dict(dropped)})
 
 
 def _result(row: Comparison, parameters: TrainParameters) -> EvalResult:
@@ -132,11 +144,11 @@ def dataset_card(
     card = DatasetCard.from_template(
         data,
         template_path=str(TEMPLATES / "dataset_card.md"),
-        channel=channel_name(parameters),
+        channel=for_markdown(channel_name(parameters)),
         split=parameters.split,
         negatives=parameters.negatives,
         rows=rows,
-        funnel=funnel,
+        funnel=[_as_markdown(stage) for stage in funnel],
     )
     return str(card)
 
@@ -149,7 +161,7 @@ class Cards(Report):
     name="write-cards",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=4),
+    cache_key_fn=content_key(version=5),
 )
 def write_cards(
     workspace: Workspace,
