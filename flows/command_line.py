@@ -14,6 +14,7 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from tasks.errors import VERBOSE, UserError
+from tasks.escaping import for_terminal
 from tasks.parameters import parse_command_line
 
 P = TypeVar("P", bound=BaseModel)
@@ -91,10 +92,10 @@ def exit_code(run: Callable[[], None]) -> int:
         print(f"\nthumbtune: {INTERRUPTED}", file=sys.stderr)
         return 130
     except UserError as error:
-        print(f"\nthumbtune: {error}", file=sys.stderr)
+        print(for_terminal(f"\nthumbtune: {error}"), file=sys.stderr)
         return 1
     except Exception as error:
-        print(f"\nthumbtune: {_unexpected(error)}", file=sys.stderr)
+        print(for_terminal(f"\nthumbtune: {_unexpected(error)}"), file=sys.stderr)
         return 1
     return 0
 
@@ -107,7 +108,7 @@ def _unexpected(error: Exception) -> str:
             f"PREFECT_API_URL: no Prefect server answers at {place}. Start it with `prefect server "
             "start`, or unset PREFECT_API_URL."
         )
-    traceback.print_exception(error)
+    print(for_terminal("".join(traceback.format_exception(error))), end="", file=sys.stderr)
     return said
 
 

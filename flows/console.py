@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from prefect.logging.handlers import PrefectConsoleHandler
 
 from flows.command_line import CONSOLE_LEVEL, QUIET, is_quiet
+from tasks.escaping import for_terminal
 
 
 @contextmanager
@@ -56,7 +57,7 @@ class NewestLine(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show a line, or clear it for a warning that another handler prints."""
         is_news = record.levelno < logging.WARNING and record.name.startswith("prefect")
-        line = record.getMessage().partition("\n")[0] if is_news else ""
+        line = for_terminal(record.getMessage()).partition("\n")[0] if is_news else ""
         self._show(line[: shutil.get_terminal_size().columns - 1])
 
     def close(self) -> None:

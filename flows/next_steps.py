@@ -21,7 +21,7 @@ OWN_CHANNEL = (
 
 def next_steps(parameters: TrainParameters) -> str:
     """The commands that put the champion to use, with a picture and titles of its test split."""
-    workspace = Workspace.find(parameters.workspace)
+    workspace, parameters = Workspace.find(parameters.workspace), parameters.located()
     registry = Registry(workspace, parameters.source, parameters.channel)
     where = options_for(workspace, registry)
     champion = registry.champion()

@@ -23,6 +23,7 @@ from flows.train_flow import begun_again_on_damage, collect, encode, find_models
 from tasks.artifacts import post_sweep_artifacts
 from tasks.caching import Stages
 from tasks.disk import disk_errors_explained
+from tasks.escaping import for_terminal
 from tasks.identifying import identify
 from tasks.models import resolve
 from tasks.parameters import SweepParameters, takes
@@ -50,6 +51,7 @@ class SweepRun(BaseModel):
 def sweep(parameters: SweepParameters) -> SweepRun:
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""
     check_search(parameters, tell=get_run_logger().warning)
+    parameters = parameters.located()
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
         return begun_again_on_damage(search_and_compare, workspace, parameters)
@@ -94,7 +96,7 @@ def sweep_and_tell(parameters: SweepParameters) -> None:
     print("\nRecall@1 on test, mean ± deviation over the seeds:")
     for result in run.test:
         print(f"  {result.name:22} {result.told}")
-    print(f"{run.left_out}\n{run.stages}\n\nTrain with the sweep's choice:")
+    print(for_terminal(f"{run.left_out}\n{run.stages}") + "\n\nTrain with the sweep's choice:")
     print(f"  {sys.executable} flows/train_flow.py --parameters {run.best_parameters}")
 
 

@@ -26,6 +26,7 @@ from tasks.assignments import assigned_before, keep_assigned
 from tasks.caching import Stages
 from tasks.cards import write_cards
 from tasks.disk import disk_error, disk_errors_explained
+from tasks.escaping import for_terminal
 from tasks.evaluation import Evaluation, evaluate
 from tasks.features import add_up, choose_precision_for, encode_features, partitions_of
 from tasks.freezing import count_trainable
@@ -99,6 +100,7 @@ NOTHING = "nothing: known from an earlier run"
 def train(parameters: TrainParameters) -> TrainRun:
     """Fine-tune CLIP on one channel's titles and thumbnails, and measure what it gained."""
     check_training(parameters, tell=get_run_logger().warning)
+    parameters = parameters.located()
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
         identify(workspace, parameters)
@@ -339,10 +341,10 @@ def train_and_tell(parameters: TrainParameters) -> None:
     with on_the_command_line():
         run: TrainRun = train(**dict(parameters))
     before, after = run.untouched_recall_at_1, run.fine_tuned_recall_at_1
-    print(f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned")
-    print(f"Model:  {run.model}\nReport: {run.report}")
-    print(f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}\n{run.stages}")
-    print(f"\n{next_steps(parameters)}")
+    told = [f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned"]
+    told += [f"Model:  {run.model}\nReport: {run.report}"]
+    told += [f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}\n{run.stages}"]
+    print(for_terminal("\n".join([*told, "", next_steps(parameters)])))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from flows.command_line import run_script
 from flows.runners import on_the_command_line
 from tasks.disk import disk_errors_explained
 from tasks.errors import UserError
+from tasks.escaping import in_cells
 from tasks.identifying import identify
 from tasks.notifications import notify_failure
 from tasks.parameters import TrainParameters, WatchParameters, takes
@@ -70,7 +71,7 @@ def watch(options: WatchParameters) -> list[News]:
         news.append(found)
         started = "yes" if found.train else "no"
         rows.append({"channel": name, "new": found.new, "training": started, "why": found.why})
-    create_table_artifact(rows, key="watch")
+    create_table_artifact(in_cells(rows), key="watch")
     if failed:
         raise WatchError("; ".join(failed))
     return news

@@ -6,7 +6,6 @@ artifact shows one too, but prints its whole address below.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -14,6 +13,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from tasks.escaping import as_code, for_markdown, in_cells
 from tasks.evaluation import Evaluation
 from tasks.figures import misses_heading
 from tasks.freezing import TrainableParameters
@@ -47,18 +47,20 @@ def post_artifacts(
     create_table_artifact(
         metrics_table(untouched, fine_tuned),
         key="metrics",
-        description=f"Of `{untouched.model.name}`. The whole report: `{page}`",
+        description=f"Of {as_code(untouched.model.name)}. The whole report: {as_code(page)}",
     )
     create_table_artifact(
-        parameter_table(parameters), key="parameters", description="All that this run was asked."
+        in_cells(parameter_table(parameters)),
+        key="parameters",
+        description="All that this run was asked.",
     )
     create_table_artifact(
-        funnel_table(funnel, work),
+        in_cells(funnel_table(funnel, work)),
         key="data-funnel",
         description="What came in, what was left out, and what this run had to do for it.",
     )
     create_table_artifact(
-        [trainable_row(trained.trainable)],
+        in_cells([trainable_row(trained.trainable)]),
         key="trainable-parameters",
         description="How much of the model is trained; the rest is frozen.",
     )
@@ -88,7 +90,7 @@ def post_verdict(verdict: Verdict) -> None:
     create_table_artifact(
         rows,
         key="promotion",
-        description=f"Version {verdict.version} {verdict.why}. Champion: version "
+        description=f"Version {verdict.version} {for_markdown(verdict.why)}. Champion: version "
         f"{verdict.champion or 'none'}.",
     )
 
@@ -101,7 +103,7 @@ def post_sweep_artifacts(
         comparison_table(comparison),
         key="sweep-comparison",
         description=f"Test split, {comparison.videos} videos, which no trial has seen. The best "
-        f"parameters: `{workspace}/{report.folder}/best_parameters.json`",
+        f"parameters: {as_code(f'{workspace}/{report.folder}/best_parameters.json')}",
     )
     create_table_artifact(
         trial_table(workspace.read_table(sweep.trials, Trial)),
@@ -195,8 +197,8 @@ def misses_markdown(folder: Path) -> str:
     if not misses:
         return f"# {heading}"
     rows = [
-        f"| {miss['rank']} | {escape(miss['title'])} | {miss['similarity']:.2f} "
-        f"| {escape(miss['chosen'])} | {miss['chosen_similarity']:.2f} |"
+        f"| {miss['rank']} | {for_markdown(miss['title'])} | {miss['similarity']:.2f} "
+        f"| {for_markdown(miss['chosen'])} | {miss['chosen_similarity']:.2f} |"
         for miss in misses
     ]
     head = [
@@ -204,11 +206,6 @@ def misses_markdown(folder: Path) -> str:
         "| ---: | --- " * 2 + "| ---: |",
     ]
     return "\n".join([_picture(heading, folder / "misses.jpg"), "", *head, *rows])
-
-
-def escape(title: str) -> str:
-    """A title as markdown that shows it letter by letter, on one line, also in a table."""
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(title.split()))
 
 
 def _picture(heading: str, file: Path) -> str:

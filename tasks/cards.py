@@ -1,5 +1,6 @@
 """Step: write the model card and the dataset card, with the figures of the run."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,11 +8,13 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from prefect import task
 
 from tasks.caching import content_key
-from tasks.channels import short_name
+from tasks.channels import absolute_channel, short_name
+from tasks.escaping import as_code, for_markdown
 from tasks.evaluation import Evaluation
 from tasks.models import ModelReference
 from tasks.parameters import TrainParameters
 from tasks.report import Comparison, FunnelStage, Report, compare
+from tasks.sources.hub_name import local_folder
 from tasks.training import TrainedModel
 from tasks.workspace import Workspace
 
@@ -20,12 +23,12 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def channel_name(parameters: TrainParameters) -> str:
     """How cards call the channel: never by a path of this machine."""
-    folder = Path(parameters.channel or "").expanduser().resolve()
-    if parameters.source == "folder" or (parameters.source == "hub" and folder.is_dir()):
-        return folder.name
-    if parameters.source == "youtube":
-        return short_name("youtube", parameters.channel)
-    return parameters.channel or "thumbtune's sample channel"
+    source, channel = parameters.source, parameters.channel or ""
+    if source == "youtube":
+        return short_name(source, channel)
+    if source == "folder" or local_folder(channel)[0]:
+        return short_name(source, absolute_channel(source, channel))
+    return channel or "thumbtune's sample channel"
 
 
 def base_name(model: ModelReference) -> str:
@@ -78,14 +81,16 @@ def model_card(
     card = ModelCard.from_template(
         data,
         template_path=str(TEMPLATES / "model_card.md"),
-        name=name,
-        channel=channel_name(parameters),
-        base=base_name(untouched.model),
+        name=for_markdown(name),
+        channel=for_markdown(channel_name(parameters)),
+        base=for_markdown(base_name(untouched.model)),
         repo=publish.model_repo or "model",
         trained=trained,
         training=parameters.training,
         negatives=parameters.negatives,
-        text_model=Path(parameters.negatives.text_model).name,
+        trainable=" or ".join(map(for_markdown, parameters.training.trainable)),
+        names=[as_code(parameter) for parameter in trained.trainable.names],
+        text_model=for_markdown(Path(parameters.negatives.text_model).name),
         split=parameters.split,
         seed=parameters.seed,
         rows=[
@@ -98,9 +103,17 @@ def model_card(
             )
             for row in comparisons
         ],
-        funnel=funnel,
+        funnel=[_as_markdown(stage) for stage in funnel],
     )
     return str(card)
+
+
+def _as_markdown(stage: FunnelStage) -> FunnelStage:
+    """The same with its words fit for a table."""
+    dropped: Counter[str] = Counter()
+    for reason, count in stage.dropped.items():
+        dropped[for_markdown(reason)] += count
+    return stage.model_copy(update={"name": for_markdown(stage.name), "dropped": dict(dropped)})
 
 
 def _result(row: Comparison, parameters: TrainParameters) -> EvalResult:
@@ -131,11 +144,11 @@ def dataset_card(
     card = DatasetCard.from_template(
         data,
         template_path=str(TEMPLATES / "dataset_card.md"),
-        channel=channel_name(parameters),
+        channel=for_markdown(channel_name(parameters)),
         split=parameters.split,
         negatives=parameters.negatives,
         rows=rows,
-        funnel=funnel,
+        funnel=[_as_markdown(stage) for stage in funnel],
     )
     return str(card)
 
@@ -148,7 +161,7 @@ class Cards(Report):
     name="write-cards",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=4),
+    cache_key_fn=content_key(version=5),
 )
 def write_cards(
     workspace: Workspace,

@@ -6,10 +6,12 @@ hub its name, in which capitals do not count. What YouTube said of a channel is 
 what the channel is. So a spelling that was looked up once is known without the network.
 """
 
+import json
+import os
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -20,7 +22,8 @@ from tasks.sources.channel_name import (
     folded,
     read_channel_name,
 )
-from tasks.workspace import Workspace, fingerprint
+from tasks.sources.hub_name import local_folder
+from tasks.workspace import Table, Workspace, fingerprint
 
 KEPT_FOR = timedelta(days=14)
 """A handle can be given up and taken by others. So rarely that a unit of the quota in two weeks is
@@ -157,12 +160,57 @@ def _local_id(source: str, channel: str) -> str:
     """What a folder or a dataset is, whatever way leads there."""
     if source == "sample":
         return ""
+    if source == "folder" or local_folder(channel)[0]:
+        return absolute_channel(source, channel)
+    return channel.strip().strip("/").casefold()
+
+
+def absolute_channel(source: str, channel: str) -> str:
+    """A folder by its absolute path, which means the same wherever a program is started.
+
+    What is no folder stays as it is: a YouTube channel, or a dataset of the hub.
+    """
+    folder, configuration = Path(channel) if source == "folder" else None, None
+    if source == "hub":
+        folder, configuration = local_folder(channel)
+    if folder is None:
+        return channel
     try:
-        folder = Path(channel).expanduser().resolve()
-        is_folder = source == "folder" or folder.is_dir()
+        place = str(folder.expanduser().resolve())
     except (OSError, RuntimeError, ValueError):  # links in a ring, no such user, a NUL
         return channel
-    return str(folder) if is_folder else channel.strip().strip("/").casefold()
+    return place if configuration is None else f"{place}:{configuration}"
+
+
+def recorded_channel(workspace: Workspace, source: str, channel: str, examples: Table) -> str:
+    """Which folder was meant by a relative path that an earlier thumbtune recorded.
+
+    Its pictures tell: it is the present one, or the one that they were read from. A folder that is
+    gone may have been moved: then the path means what it means here.
+
+    Args:
+        examples: rows of `Example`, recorded with it.
+    """
+    here = absolute_channel(source, channel)
+    if source != "folder" or here == channel or PurePath(channel).parts[:1] == ("~",):
+        return here
+    file = _first_picture(workspace, examples)
+    if file is None or file.is_relative_to(here):
+        return here
+    names = PurePath(os.path.normpath(channel)).parts
+    names = tuple(name for name in names if name != "..")
+    fitting = [folder for folder in file.parents if folder.parts[-len(names) :] == names]
+    there = fitting[0] if names and fitting else file.parent
+    return str(there) if there.is_dir() else here
+
+
+def _first_picture(workspace: Workspace, examples: Table) -> Path | None:
+    try:
+        with workspace.place(examples.path).open("rb") as rows:
+            place = json.loads(rows.readline())["thumbnails"]["file"]
+    except (OSError, ValueError, KeyError, TypeError):  # gone, damaged, or of no file
+        return None
+    return Path(str(place))
 
 
 def kept_channel(

@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -190,12 +190,17 @@ def checked_session(connections: int, retry: Retry) -> requests.Session:
 
 @contextmanager
 def checked_get(
-    session: requests.Session, url: str, allowed_hosts: Sequence[str], timeout: float
+    session: requests.Session,
+    url: str,
+    allowed_hosts: Sequence[str],
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
 ) -> Iterator[requests.Response]:
     """Ask for an address and follow up to `MAX_REDIRECTS` redirects, each of them checked.
 
     Args:
         timeout: seconds for each connection and each answer's head.
+        headers: of each request, beside the usual ones.
 
     Yields:
         The last answer, its body not yet read.
@@ -206,7 +211,9 @@ def checked_get(
     """
     for _ in range(MAX_REDIRECTS + 1):
         check_url(url, allowed_hosts)
-        with session.get(url, timeout=timeout, stream=True, allow_redirects=False) as answer:
+        with session.get(
+            url, headers=headers, timeout=timeout, stream=True, allow_redirects=False
+        ) as answer:
             if not answer.is_redirect:
                 yield answer
                 return

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 
 from pydantic import ValidationError
 
+from tasks.escaping import for_terminal
+
 VERBOSE = "THUMBTUNE_VERBOSE"
 """Environment variable that keeps Prefect's log as it is: `--verbose`, for child processes too."""
 
@@ -94,10 +96,22 @@ class OneLine(logging.Filter):
         return record.name != "prefect.task_runs"
 
 
-ONE_LINE = OneLine()
+class Harmless(logging.Filter):
+    """Takes out of a record what a title or a server's answer would command to a terminal."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record's text where need be; True."""
+        said = record.getMessage()
+        if (harmless := for_terminal(said)) != said:
+            record.msg, record.args = "%s", (harmless,)
+        return True
+
+
+FILTERS = (OneLine(), Harmless())
 
 
 def log_in_one_line() -> None:
     """Shorten what Prefect logs of a user's error in this process, now or when it is loaded."""
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-        logging.getLogger(name).addFilter(ONE_LINE)
+        for each in FILTERS:
+            logging.getLogger(name).addFilter(each)

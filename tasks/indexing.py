@@ -17,7 +17,8 @@ import mmap
 import os
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -29,18 +30,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 from usearch.index import Index as Graph
 
+from tasks.channels import registry_name
 from tasks.errors import UserError
 from tasks.evaluation import Embeddings, unit_vectors
 from tasks.features import head_on, picture_key, reads_features
 from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
 from tasks.parameters import ThumbnailsParameters
-from tasks.registry import Version, registry_name
+from tasks.registry import Version
 from tasks.sources import Video
 from tasks.sources.fields import is_unicode
 from tasks.sources.folder import is_channel, is_local, list_folder
@@ -81,6 +83,13 @@ class Entry(BaseModel):
     """SHA-256 of the picture; empty if its file is named by it."""
     version: str = ""
     """Size and time of a file outside the workspace; if they are the same, so is the picture."""
+    as_of: AwareDatetime | None = None
+    """When the channel had this title and picture; None in a folder and in an old index."""
+
+    @property
+    def shown(self) -> tuple[Hashable, ...]:
+        """What there is to see of it."""
+        return self.id, self.title, self.image, self.crop
 
     @property
     def key(self) -> str:
@@ -381,7 +390,7 @@ def index_channel(
     """Bring the index of a version's channel up to date; only pictures not yet there are embedded.
 
     Args:
-        newer: pictures of the channel that the version does not know, such as new videos'. They
+        newer: pictures and titles as the channel has them now, such as those of new videos. They
             stay in the index.
 
     Raises:
@@ -389,14 +398,40 @@ def index_channel(
     """
 
     def listed(known: Sequence[Entry]) -> tuple[list[Entry], dict[str, int]]:
-        of_version = workspace.read_table(version.examples, Entry)
-        entries = {entry.id: entry for entry in [*known, *of_version, *newer]}
-        missing = workspace.missing(e.image for e in entries.values() if not e.digest)
-        there = [e for e in entries.values() if e.image not in missing]
-        gone = len(entries) - len(there)
+        of_version = _dated(workspace.read_table(version.examples, Entry), version.created)
+        entries = [*known, *of_version, *_dated(newer, datetime.now(UTC))]
+        missing = workspace.missing({entry.image for entry in entries})
+        there = newest([entry for entry in entries if entry.image not in missing])
+        gone = len({entry.id for entry in entries}) - len(there)
         return there, {"picture gone": gone} if gone else {}
 
     return _update(workspace, matcher, channel_place(matcher.fingerprint, version), listed)
+
+
+def _dated(entries: Iterable[Entry], as_of: datetime) -> list[Entry]:
+    return [entry.model_copy(update={"as_of": as_of}) for entry in entries]
+
+
+def newest(entries: Iterable[Entry]) -> list[Entry]:
+    """Of each video the title and picture that it had last; one that did not change is as it was.
+
+    An older version of the model, or another's run, brings back no title that was changed since.
+    """
+    first: dict[str, Entry] = {}
+    last: dict[str, Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.id, entry)
+        if _time(entry) > _time(last.setdefault(entry.id, entry)):
+            last[entry.id] = entry
+    return [_unchanged(first[id_], entry) or entry for id_, entry in last.items()]
+
+
+def _unchanged(before: Entry, now: Entry) -> Entry | None:
+    return before if before.as_of and before.shown == now.shown else None
+
+
+def _time(entry: Entry) -> datetime:
+    return entry.as_of or datetime.min.replace(tzinfo=UTC)
 
 
 def index_folder(workspace: Workspace, folder: Path, matcher: Matcher) -> Indexed:
@@ -727,7 +762,7 @@ def index_thumbnails(workspace: Workspace, version: Version, newer: Table) -> in
     logger = get_run_logger()
     entries = workspace.read_table(newer, Entry)
     index = _read(workspace, channel_place(version.model.fingerprint, version))
-    if index and set(entries) <= set(index.entries):
+    if index and {entry.shown for entry in entries} <= {entry.shown for entry in index.entries}:
         return len(index)
     try:
         matcher = Matcher.of_version(workspace, version)

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
+from tasks.channels import short_name
 from tasks.commands import DEFAULT_WORKSPACE
 from tasks.errors import UserError
 from tasks.evaluation import Embeddings, embed_examples, embed_images, embed_titles
@@ -22,7 +23,7 @@ from tasks.features import choose_precision, head_of
 from tasks.freezing import freeze
 from tasks.models import ModelReference, load_clip, resolve_model
 from tasks.parameters import ThumbnailsParameters
-from tasks.registry import Registry, Version, find_registry, short_name
+from tasks.registry import Registry, Version, find_registry
 from tasks.thumbnails import (
     MAX_BYTES,
     TOO_LARGE,

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
+from tasks.channels import absolute_channel
 from tasks.commands import DEFAULT_WORKSPACE
 from tasks.errors import ParametersError, problems_of
 from tasks.sources.channel_name import read_channel_name
@@ -162,6 +163,13 @@ class ThumbnailsParameters(_Stage):
     )
     timeout_seconds: Annotated[float, CHANGES_NOTHING] = Field(
         20.0, gt=0, description="Time limit of one try at a download."
+    )
+    expiration_days: float = Field(
+        30.0,
+        ge=0,
+        le=36_500,
+        description="After so many days it is asked whether a URL has another picture by now; what "
+        "is unchanged is not downloaded again. 0: ask in every run.",
     )
     allowed_hosts: tuple[Annotated[str, Field(pattern=HOST_RULE)], ...] = Field(
         ("*.ytimg.com", "*.ggpht.com", "img.youtube.com"),
@@ -353,6 +361,13 @@ class TrainParameters(_Stage):
     publish: PublishParameters = Field(
         PublishParameters(), description="Optional push to the Hugging Face hub."
     )
+
+    def located(self) -> Self:
+        """The same from any folder: a local folder of videos by its absolute path."""
+        if self.channel is None:
+            return self
+        absolute = absolute_channel(self.source, self.channel)
+        return self.model_copy(update={"channel": absolute})
 
     @field_validator("workspace")
     @classmethod

@@ -15,6 +15,7 @@ from tasks.parameters import PublishParameters, TrainParameters
 from tasks.secrets import read_secret
 from tasks.sources import SourceError
 from tasks.sources.folder import Tell, check_pictures, list_folder, say_nothing
+from tasks.sources.hub_name import local_folder
 from tasks.sources.long_form import keep_long_form
 from tasks.storage import WorkspaceError, is_url
 from tasks.workspace import Workspace
@@ -61,19 +62,11 @@ def check_source(parameters: TrainParameters, read: ReadSecret, tell: Tell) -> N
             raise SourceError(
                 f"channel: the folder {channel!r:.200} cannot be read ({error}). Give another."
             ) from None
-    elif source == "hub" and channel.startswith(("/", "~", ".")) and not _is_folder(channel):
+    elif source == "hub" and channel.startswith(("/", "~", ".")) and not local_folder(channel)[0]:
         raise SourceError(
             f"channel: there is no folder {channel!r}. Give a saved dataset, or a dataset id of "
             "the Hugging Face hub such as owner/name."
         )
-
-
-def _is_folder(name: str) -> bool:
-    """Whether it is one, or one and `:` and a configuration."""
-    try:
-        return any(Path(part).expanduser().is_dir() for part in (name, name.rpartition(":")[0]))
-    except (OSError, RuntimeError):
-        return False
 
 
 def check_folder(folder: Path, parameters: TrainParameters, tell: Tell) -> None:

@@ -18,9 +18,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tasks.channels import Identity, identify_here
-from tasks.channels import registry_name as registry_name
-from tasks.channels import short_name as short_name
+from tasks.channels import Identity, identify_here, recorded_channel
 from tasks.commands import (
     DEFAULT_WORKSPACE,
     channel_options,
@@ -399,12 +397,23 @@ def _identity_of(workspace: Workspace, name: str) -> Identity | None:
     if not _records(workspace, f"registry/{name}/versions"):
         return None
     try:
-        claimed = workspace.place(f"registry/{name}/channel.json").read_bytes()
-        return Identity.model_validate_json(claimed)
+        stored = workspace.place(f"registry/{name}/channel.json").read_bytes()
+        claimed = Identity.model_validate_json(stored)
+        if not _may_be_a_folder(claimed):
+            return claimed
     except (OSError, ValueError):  # none, from an earlier thumbtune or a damaged one
-        asked = _first_version(workspace, name).parameters
-        identity = identify_here(workspace, asked.source, asked.channel)
-        return identity.model_copy(update={"id": _watched_id(workspace, name) or identity.id})
+        pass
+    first = _first_version(workspace, name)
+    asked = first.parameters
+    channel = recorded_channel(workspace, asked.source, asked.channel or "", first.examples)
+    identity = identify_here(workspace, asked.source, channel)
+    return identity.model_copy(update={"id": _watched_id(workspace, name) or identity.id})
+
+
+def _may_be_a_folder(claimed: Identity) -> bool:
+    """Whether it is `name:configuration`, as an earlier thumbtune called a folder's as well."""
+    named = claimed.id or ""
+    return claimed.source == "hub" and ":" in named and not PurePath(named).is_absolute()
 
 
 class _Watched(BaseModel):

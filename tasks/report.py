@@ -106,9 +106,9 @@ class Report(BaseModel):
         )
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether all its files are still there, unchanged."""
+        """Whether all its files are still there, unchanged: in the bucket, and here."""
         return all(
-            workspace.holds(f"{self.folder}/{name}", mark) for name, mark in self.files.items()
+            workspace.holds_now(f"{self.folder}/{name}", mark) for name, mark in self.files.items()
         )
 
 

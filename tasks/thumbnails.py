@@ -1,21 +1,22 @@
 """Step: fetch, verify and keep the thumbnails.
 
 A picture is stored once, as it was fetched, under the hash of its bytes; a small index remembers
-which URL gave it, so that a second run downloads nothing.
+which URL gave it and when, so that a second run downloads nothing. After
+`thumbnails.expiration_days` the URL is asked whether it has another one by now.
 """
 
 import hashlib
 import io
-import json
 import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import Annotated, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 import requests
@@ -23,7 +24,7 @@ import urllib3
 from PIL import ExifTags, Image
 from prefect import task
 from prefect.logging import get_run_logger
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict
 from urllib3.util import Retry
 
 from tasks.caching import content_key
@@ -89,6 +90,9 @@ TURNS = {
 }
 """EXIF's orientation → what makes the picture upright."""
 
+ASK_AGAIN = timedelta(days=1)
+"""After a stored picture's URL was asked in vain, it is left alone for so long."""
+
 DARK = 24  # of 255; JPEG noise keeps a black bar from being exactly 0
 
 
@@ -125,6 +129,9 @@ class ThumbnailBatch(BaseModel):
     checked_at: AwareDatetime = datetime.fromtimestamp(0, UTC)
     """When all pictures were as they were fetched; only what was touched since is read again."""
 
+    due: AwareDatetime | None = None
+    """When one of the URLs is to be asked again; None if all are files."""
+
     @classmethod
     def joined(cls, batches: Sequence[Self]) -> Self:
         """Several in one, the same however the videos were divided."""
@@ -139,7 +146,9 @@ class ThumbnailBatch(BaseModel):
         return fingerprint(*(thumbnail.model_dump_json() for thumbnail in self.thumbnails))
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether every picture is still as it was and no failed fetch is worth another try."""
+        """Whether every picture is still as it was, and none may have changed or is worth a try."""
+        if self.due and self.due <= datetime.now(UTC):
+            return False
         images = [thumbnail.image for thumbnail in self.thumbnails if thumbnail.image]
         return (
             not any(thumbnail.may_come for thumbnail in self.thumbnails)
@@ -149,6 +158,48 @@ class ThumbnailBatch(BaseModel):
                 for image in workspace.touched_since(self.checked_at, images)
             )
         )
+
+
+def _as_header(text: object) -> str:
+    """What a server may be sent back as it came; nothing of what cannot be, in an edited index."""
+    return text if isinstance(text, str) and re.fullmatch("[!-~][ -~]{0,999}", text) else ""
+
+
+class Fetched(BaseModel):
+    """What the index says of a URL."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: str = ""
+    image: str
+    """Relative to the workspace."""
+    sha256: str
+    at: AwareDatetime | None = None
+    """When the URL last had this picture; None in an index of an earlier thumbtune."""
+    asked: AwareDatetime | None = None
+    """When it was asked in vain since."""
+    etag: Annotated[str, BeforeValidator(_as_header)] = ""
+    last_modified: Annotated[str, BeforeValidator(_as_header)] = ""
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Headers by which a server sends a picture only if it is another one."""
+        conditions = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in conditions.items() if value}
+
+    def due(self, age: timedelta, now: datetime) -> datetime:
+        """When the URL is to be asked again; at once if the clock was ahead."""
+        at, asked = self.at or now, self.asked or self.at or now
+        if max(at, asked) > now:
+            return now
+        return max(at + age, asked + min(age, ASK_AGAIN)) if self.asked else at + age
+
+
+class Stored(NamedTuple):
+    """A picture of the workspace, and what the index says of it."""
+
+    fetched: Fetched
+    data: bytes
 
 
 class BadThumbnailError(Exception):
@@ -355,6 +406,10 @@ class ThumbnailStore:
         self.parameters = parameters
         self.refresh = refresh
         self.downloaded: list[str] = []  # URLs; appending is safe among threads
+        self.due: list[datetime] = []  # when to ask again, for each URL
+        self.silent: set[str] = set()  # hosts that did not answer whether a picture has changed
+        self.now = datetime.now(UTC)
+        self.age = timedelta(days=parameters.expiration_days)
         retry = Retry(
             total=4,
             backoff_factor=0.3,
@@ -364,6 +419,7 @@ class ThumbnailStore:
             raise_on_status=False,
         )
         self.session = checked_session(parameters.concurrency, retry)
+        self.once = checked_session(parameters.concurrency, Retry(0))
 
     def get(self, video: Video) -> Thumbnail:
         """Fetch the best usable thumbnail of a video."""
@@ -373,30 +429,66 @@ class ThumbnailStore:
         error = BadThumbnailError("no thumbnail")
         for quality, place in places.items():
             try:
-                return self._get(video.id, place, is_local=quality == "file")
+                if quality == "file":
+                    return self._keep(video.id, self._local_file(place))
+                return self._get(video.id, place)
             except BadThumbnailError as worse:
                 error = worse
+        if "file" not in places:
+            self.due.append(self.now + self.age)
         return Thumbnail(video_id=video.id, dropped=str(error), may_come=error.may_come)
 
-    def _get(self, video_id: str, place: str, is_local: bool) -> Thumbnail:
-        data = self._local_file(place) if is_local else self._remote_file(place)
-        picture = verify(data, self.parameters.max_megapixels)
-        digest = hashlib.sha256(data).hexdigest()
-        path = f"thumbnails/{digest[:2]}/{digest}.{ENDINGS[kind_of(data) or '']}"
-        self.workspace.write_file(path, data)
-        if not is_local:
-            index = json.dumps({"url": place, "image": path, "sha256": digest})
-            self.workspace.write(_index_path(place), index.encode())
-        crop = letterbox(picture) if self.parameters.crop_letterbox else None
-        return Thumbnail(video_id=video_id, image=path, crop=crop)
+    def _get(self, video_id: str, url: str) -> Thumbnail:
+        """The picture that is stored of a URL; if there is none or it is old, what it has now.
 
-    def _remote_file(self, url: str) -> bytes:
+        One that is stored stays if the URL has nothing better.
+        """
         try:
             check_url(url, self.parameters.allowed_hosts)
         except RefusedHostError as refused:
             raise BadThumbnailError(str(refused)) from None
         stored = None if self.refresh else self._stored(url)
-        return stored if stored is not None else self._download(url)
+        if stored is None:
+            return self._fetch(video_id, url)
+        if stored.fetched.due(self.age, self.now) > self.now:
+            self.due.append(stored.fetched.due(self.age, self.now))
+            return self._keep(video_id, stored.data)
+        try:
+            return self._fetch(video_id, url, stored)
+        except BadThumbnailError:
+            self._note(stored.fetched.model_copy(update={"asked": self.now}))
+            return self._keep(video_id, stored.data)
+
+    def _fetch(self, video_id: str, url: str, stored: Stored | None = None) -> Thumbnail:
+        """Ask a URL, keep its picture and note when it came."""
+        data, headers = self._ask(url, stored)
+        thumbnail = self._keep(video_id, data)
+        before = stored.fetched if stored and data is stored.data else None  # 304 may tell neither
+        self._note(
+            Fetched(
+                url=url,
+                image=thumbnail.image or "",
+                sha256=hashlib.sha256(data).hexdigest(),
+                at=self.now,
+                etag=headers.get("ETag") or (before.etag if before else ""),
+                last_modified=headers.get("Last-Modified")
+                or (before.last_modified if before else ""),
+            )
+        )
+        return thumbnail
+
+    def _note(self, fetched: Fetched) -> None:
+        self.workspace.write(_index_path(fetched.url), fetched.model_dump_json().encode())
+        self.due.append(fetched.due(self.age, self.now))
+
+    def _keep(self, video_id: str, data: bytes) -> Thumbnail:
+        """Check a picture and store it."""
+        picture = verify(data, self.parameters.max_megapixels)
+        digest = hashlib.sha256(data).hexdigest()
+        path = f"thumbnails/{digest[:2]}/{digest}.{ENDINGS[kind_of(data) or '']}"
+        self.workspace.write_file(path, data)
+        crop = letterbox(picture) if self.parameters.crop_letterbox else None
+        return Thumbnail(video_id=video_id, image=path, crop=crop)
 
     def _local_file(self, place: str) -> bytes:
         """A file of this machine, or of the workspace if its path is relative."""
@@ -408,24 +500,37 @@ class ThumbnailStore:
         except OSError:
             raise BadThumbnailError("file missing or unreadable") from None
 
-    def _stored(self, url: str) -> bytes | None:
+    def _stored(self, url: str) -> Stored | None:
         """The picture that this URL gave before; None if it is not there or not intact."""
         try:
-            index = json.loads(self.workspace.read(_index_path(url)))
-            data = self.workspace.place(index["image"]).read_bytes()
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            fetched = Fetched.model_validate_json(self.workspace.read(_index_path(url)))
+            data = self.workspace.place(fetched.image).read_bytes()
+            if fetched.at is None:
+                fetched = self._dated(url, fetched)
+        except (OSError, ValueError):
             return None
-        return data if hashlib.sha256(data).hexdigest() == index["sha256"] else None
+        whole = hashlib.sha256(data).hexdigest() == fetched.sha256
+        return Stored(fetched, data) if whole else None
 
-    def _download(self, url: str) -> bytes:
-        hosts, limit = self.parameters.allowed_hosts, self.parameters.timeout_seconds
-        deadline = time.monotonic() + limit
+    def _dated(self, url: str, fetched: Fetched) -> Fetched:
+        """What an earlier thumbtune noted, which is as old as its file."""
+        path = _index_path(url)
+        at = datetime.fromtimestamp(self.workspace.place(path).stat().st_mtime, UTC)
+        fetched = fetched.model_copy(update={"url": url, "at": at})
+        self.workspace.write(path, fetched.model_dump_json().encode())
+        return fetched
+
+    def _ask(self, url: str, stored: Stored | None) -> tuple[bytes, Mapping[str, str]]:
+        """The picture that a URL has now, and the headers of the answer.
+
+        Args:
+            stored: what it had; a host that does not answer is not asked for long then.
+        """
+        host = urlsplit(url).hostname or ""
+        if stored and host in self.silent:
+            raise BadThumbnailError("download failed")
         try:
-            with checked_get(self.session, url, hosts, limit) as answer:
-                if not answer.ok:
-                    passing = answer.status_code == 429 or answer.status_code >= 500
-                    raise BadThumbnailError(f"HTTP {answer.status_code}", may_come=passing)
-                data = read_body(answer, MAX_BYTES, deadline)
+            return self._download(url, stored)
         except RefusedHostError as refused:
             raise BadThumbnailError(str(refused)) from None
         except TooLargeError:
@@ -433,9 +538,24 @@ class ThumbnailStore:
         except TooSlowError:
             raise BadThumbnailError("download timed out", may_come=True) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError):
+            if stored:
+                self.silent.add(host)
             raise BadThumbnailError("download failed", may_come=True) from None
+
+    def _download(self, url: str, stored: Stored | None) -> tuple[bytes, Mapping[str, str]]:
+        hosts, limit = self.parameters.allowed_hosts, self.parameters.timeout_seconds
+        deadline = time.monotonic() + limit
+        session = self.once if stored else self.session
+        conditions = stored.fetched.conditions if stored else {}
+        with checked_get(session, url, hosts, limit, conditions) as answer:
+            if stored and answer.status_code == requests.codes.not_modified:
+                return stored.data, answer.headers
+            if not answer.ok:
+                passing = answer.status_code == 429 or answer.status_code >= 500
+                raise BadThumbnailError(f"HTTP {answer.status_code}", may_come=passing)
+            data = read_body(answer, MAX_BYTES, deadline)
         self.downloaded.append(url)
-        return data
+        return data, answer.headers
 
 
 def _index_path(url: str) -> str:
@@ -491,14 +611,17 @@ def fetch_thumbnails(
         refresh: download again what is in the workspace.
     """
     store = ThumbnailStore(workspace, parameters, refresh)
-    with store.session, ThreadPoolExecutor(parameters.concurrency) as pool:
+    with store.session, store.once, ThreadPoolExecutor(parameters.concurrency) as pool:
         thumbnails = list(pool.map(store.get, videos))
     usable = sum(thumbnail.image is not None for thumbnail in thumbnails)
     get_run_logger().info(
         "Thumbnails: %d of %d usable, %d downloaded", usable, len(videos), len(store.downloaded)
     )
     return ThumbnailBatch(
-        thumbnails=thumbnails, downloaded=len(store.downloaded), checked_at=datetime.now(UTC)
+        thumbnails=thumbnails,
+        downloaded=len(store.downloaded),
+        checked_at=datetime.now(UTC),
+        due=min(store.due, default=None),
     )
 
 

@@ -12,14 +12,16 @@ from pydantic import AwareDatetime
 
 from sample import CHANNEL
 from tasks.caching import content_key
-from tasks.channels import forget_channel, identify_here
+from tasks.channels import absolute_channel, forget_channel, identify_here
 from tasks.identifying import resolve
 from tasks.parameters import VideosParameters
 from tasks.sources import Listing, SourceError, Video
 from tasks.sources.folder import folder_stamp, list_folder
-from tasks.sources.hub import list_hub, local_folder
+from tasks.sources.hub import list_hub
+from tasks.sources.hub_name import local_folder
 from tasks.sources.long_form import is_short, keep_long_form
 from tasks.sources.youtube import (
+    NO_PUBLIC_VIDEOS,
     ChannelNotFoundError,
     ListCalls,
     Params,
@@ -62,9 +64,12 @@ def list_videos(
 
 
 def listed_as(workspace: Workspace, source: str, channel: str | None) -> str | None:
-    """What a channel is listed by: of YouTube its id, so that all spellings share one list."""
+    """What a channel is listed by, so that all spellings share one list, and no two folders do.
+
+    Of YouTube that is its id, of a folder its absolute path.
+    """
     if source != "youtube":
-        return channel
+        return channel and absolute_channel(source, channel)
     return identify_here(workspace, source, channel).id or channel
 
 
@@ -86,8 +91,7 @@ def listing_begins(
 
 
 NO_VIDEOS = {
-    "youtube": "the channel has no public videos. Choose another channel, or run again when it has "
-    "some.",
+    "youtube": f"the channel {NO_PUBLIC_VIDEOS}",
     "hub": "the dataset has no rows. Choose another dataset.",
     "folder": "the folder describes no videos. Add entries to its manifest, or let yt-dlp write an "
     "info.json for each video.",

@@ -265,6 +265,6 @@ def announce(workspace: Workspace, parameters: TrainParameters, news: News) -> N
         resource={"prefect.resource.id": f"thumbtune.channel.{registry.name}"},
         payload={
             "new": news.new,
-            "parameters": with_fresh_list(parameters).model_dump(mode="json"),
+            "parameters": with_fresh_list(parameters.located()).model_dump(mode="json"),
         },
     )

@@ -217,6 +217,17 @@ class Workspace(BaseModel):
         except OutsideWorkspaceError:
             return False
 
+    def holds_now(self, path: str, content: str) -> bool:
+        """The same of a file that is written anew under its path, by other machines too.
+
+        A copy on this machine that is older is brought here once more.
+        """
+        try:
+            now = fingerprint(self.read(path))
+        except (OSError, OutsideWorkspaceError):
+            return False
+        return now == content and self.holds(path, content)
+
     def passes(self, path: str, check: Callable[[Path], bool]) -> bool:
         """Whether a stored file passes a check; a damaged copy is brought here once more."""
 

@@ -18,8 +18,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.runtime import flow_run
 
-from tasks.artifacts import escape, misses_markdown, post_artifacts, trainable_row
+from tasks.artifacts import misses_markdown, post_artifacts, trainable_row
 from tasks.caching import Stages
+from tasks.escaping import for_markdown
 from tasks.freezing import TrainableParameters
 from tasks.report import write_report
 from tasks.workspace import Workspace
@@ -127,7 +128,7 @@ MARKDOWN = st.sampled_from(
 
 @given(title=MARKDOWN | PRINTABLE, other=MARKDOWN | PRINTABLE)
 def test_any_title_reads_letter_by_letter_in_a_markdown_table(title: str, other: str) -> None:
-    assert cells(f"| {escape(title)} | {escape(other)} |") == [
+    assert cells(f"| {for_markdown(title)} | {for_markdown(other)} |") == [
         " ".join(title.split()),
         " ".join(other.split()),
     ]
@@ -135,7 +136,7 @@ def test_any_title_reads_letter_by_letter_in_a_markdown_table(title: str, other:
 
 @given(title=st.text())
 def test_a_title_never_leaves_its_line(title: str) -> None:
-    assert len(f"| {escape(title)} |".splitlines()) == 1
+    assert len(f"| {for_markdown(title)} |".splitlines()) == 1
 
 
 def test_of_many_trained_parameters_the_first_are_named() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -13,14 +14,16 @@ from prefect import flow
 
 from flows.train_flow import TrainRun, train
 from flows.watch_flow import watch
-from tasks.channels import KEPT_FOR, Spelling, YouTubeChannel, keep_channel, kept_channel
+from tasks.channels import KEPT_FOR, Identity, Spelling, YouTubeChannel, keep_channel, kept_channel
 from tasks.identifying import identify, resolve
 from tasks.models import ModelReference
-from tasks.parameters import TrainParameters
+from tasks.parameters import TrainParameters, VideosParameters
 from tasks.registry import Registry, UnknownChannelError, find_registry, registries
 from tasks.secrets import MissingSecretError
+from tasks.sources import Video
 from tasks.sources.channel_name import read_channel_name
 from tasks.sources.youtube import ChannelNotFoundError
+from tasks.videos import fetch_videos, listed_as
 from tasks.watching import ChannelsFileError, read_channels
 from tasks.workspace import Table, Workspace, fingerprint
 from tests.tiny_clip import save_tiny_clip
@@ -375,6 +378,80 @@ def test_a_folder_is_one_channel_by_whatever_way(
     monkeypatch.chdir("/")
     assert {Registry(workspace, source, str(way)).name for way in (folder, "~/link")} == {old}
     assert find_registry(workspace, None, str(folder)).name == old
+
+
+@pytest.fixture
+def twins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Two places with a folder `videos` each, the second a copy of the first."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "videos").mkdir(parents=True)
+    (first / "videos" / "a.jpg").write_bytes(b"a")
+    row = {"id": "a", "title": "A", "image": "a.jpg"}
+    (first / "videos" / "manifest.json").write_text(json.dumps([row]))
+    shutil.copytree(first, second)  # with the times of the files
+    return first, second
+
+
+@pytest.mark.parametrize(("source", "channel"), [("folder", "videos"), ("hub", "videos:Default")])
+def test_a_relative_path_means_another_channel_from_another_folder(
+    workspace: Workspace,
+    twins: tuple[Path, Path],
+    source: str,
+    channel: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meant = []
+    for place in twins:
+        monkeypatch.chdir(place)
+        asked = TrainParameters.model_validate({"source": source, "channel": channel})
+        assert asked.located().channel == str(place / channel)
+        registry = Registry(workspace, source, channel)
+        registry.claim()
+        meant.append((registry.name, listed_as(workspace, source, channel)))
+        monkeypatch.chdir("/")
+        assert Registry(workspace, source, str(place / channel)).name == registry.name
+    assert len({name for name, _ in meant}) == len({listed for _, listed in meant}) == 2
+
+
+def test_a_copy_of_a_folder_gives_its_own_pictures(
+    workspace: Workspace, twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in twins:
+        monkeypatch.chdir(place)
+        channel = listed_as(workspace, "folder", "videos")
+        table = fetch_videos(workspace, "folder", channel, VideosParameters())
+        [video] = workspace.read_table(table, Video)
+        assert video.thumbnails == {"file": str(place / "videos" / "a.jpg")}
+
+
+def test_an_old_registry_of_a_relative_path_belongs_to_the_folder_of_its_pictures(
+    workspace: Workspace, twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = twins
+    old = old_registry(workspace, "./videos", "2026-01-01", "folder")
+    row = {"id": "a", "thumbnails": {"file": str(first / "videos" / "a.jpg")}}
+    workspace.write("examples/a.jsonl", json.dumps(row).encode() + b"\n")
+    monkeypatch.chdir(second)
+    assert Registry(workspace, "folder", "videos").name != old
+    with pytest.raises(UnknownChannelError, match=f"models of: --source folder.*{first}/videos"):
+        find_registry(workspace, None, "videos")
+    for channel in ("../first/videos", str(first / "videos")):
+        assert Registry(workspace, "folder", channel).name == old
+    monkeypatch.chdir(first)
+    assert Registry(workspace, "folder", "videos").name == old
+    monkeypatch.chdir(second)
+    shutil.rmtree(first)  # moved here, for all that is known
+    assert Registry(workspace, "folder", "videos").name == old
+
+
+def test_an_old_registry_of_a_configuration_in_a_folder_is_found_from_there(
+    workspace: Workspace, twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = old_registry(workspace, "videos:Default", "2026-01-01", "hub")
+    claimed = Identity(source="hub", id="videos:default", called="videos:default")
+    workspace.write(f"registry/{old}/channel.json", claimed.model_dump_json().encode())
+    monkeypatch.chdir(twins[0])
+    assert Registry(workspace, "hub", "./videos:Default").name == old
 
 
 def test_capitals_make_no_other_dataset_but_another_folder(workspace: Workspace) -> None:

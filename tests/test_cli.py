@@ -1,6 +1,7 @@
 """The command line `thumbtune`, as a creator starts it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from sample import MODEL
 from tasks.commands import DEFAULT_WORKSPACE
 from tasks.matching import Matcher
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Workspace
+from tests.small_channel import add_version
 from tests.test_registry import add
 from tests.test_thumbnails import encoded, picture
 from thumbtune.cli import WORKSPACE, app
@@ -264,3 +267,32 @@ def test_a_wrong_argument_gets_a_message(
     assert done.exit_code != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+NASTY = "[red]loud[/red] [/] \x1b[2J\x9b31m\u202eback"
+
+
+def test_titles_and_names_of_files_neither_command_nor_colour_the_terminal(
+    workspace: Workspace, version: Version, tmp_path: Path
+) -> None:
+    assert version
+    file = tmp_path / f"{NASTY.replace('/', '')}.jpg"
+    file.write_bytes(encoded(picture()))
+    shown = [thumbtune(workspace, "match", str(file), NASTY)]
+    shown += [thumbtune(workspace, "match", str(tmp_path / f"gone {NASTY[:9]}\x1b[2J.jpg"), "A")]
+    shown += [thumbtune(workspace, "match", "--json", str(file), NASTY)]
+    assert [result.exit_code for result in shown] == [0, 1, 0], shown
+    for result in shown:
+        assert not set(result.output) & set("\x1b\x9b\u202e")
+        assert "[red]" in result.output
+    assert json.loads(shown[-1].stdout)["titles"][0]["title"] == NASTY
+
+
+def test_a_models_name_that_looks_like_markup_is_shown_as_it_is(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    add_version(workspace, count=8)
+    model = shutil.copytree(MODEL, tmp_path / "[" / "red]")
+    found = thumbtune(workspace, "search", "a boat", "--top=1", "--model", str(model))
+    assert found.exit_code == 0, found.output
+    assert "[/red]" in found.output

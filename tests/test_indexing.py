@@ -6,6 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tasks.indexing import (
     index_channel,
     index_folder,
     index_thumbnails,
+    newest,
     open_index,
     search_picture,
     search_words,
@@ -40,7 +42,7 @@ from tasks.matching import Matcher, TitleError, examples_of
 from tasks.models import load_model
 from tasks.registry import Version
 from tasks.sources.folder import file_version
-from tasks.thumbnails import load_image
+from tasks.thumbnails import Example, load_image
 from tasks.workspace import Table, Workspace
 from tests.forks import FORKS
 from tests.small_channel import add_version
@@ -172,6 +174,64 @@ def test_new_pictures_join_and_stay_until_their_file_is_gone(
     (workspace.root / "thumbnails/new.jpg").unlink()
     gone = index_channel(workspace, version, matcher)
     assert (gone.pictures, gone.removed, gone.dropped) == (40, 1, {"picture gone": 1})
+
+
+def test_the_newest_title_of_a_video_stays_whichever_version_is_searched_by(
+    workspace: Workspace, version: Version, matcher: Matcher
+) -> None:
+    first, second, *others = examples_of(workspace, version)
+    place = channel_place(matcher.fingerprint, version)
+
+    def titles() -> tuple[str, ...]:
+        found = {entry.id: entry.title for entry in open_index(workspace, place).entries}
+        return found[first.id], found[second.id]
+
+    def renamed(example: Example, title: str) -> Example:
+        return example.model_copy(update={"title": title})
+
+    index_channel(workspace, version, matcher)
+    changed = workspace.write_table("entries", [renamed(first, "Seen later"), *others])
+    assert index_thumbnails(workspace, version, changed) == 40
+    index_channel(workspace, version, matcher)
+    assert titles() == ("Seen later", second.title)
+
+    rows = [renamed(first, "Seen last"), renamed(second, "Renamed"), *others]
+    update = {"created": datetime.now(UTC), "examples": workspace.write_table("examples", rows)}
+    index_channel(workspace, version.model_copy(update=update), matcher)
+    assert titles() == ("Seen last", "Renamed")
+    index_channel(workspace, version, matcher)  # as after a rollback
+    assert titles() == ("Seen last", "Renamed")
+
+
+def test_a_video_whose_newest_picture_is_gone_is_found_by_the_one_before(
+    workspace: Workspace, version: Version, matcher: Matcher
+) -> None:
+    [first, *_] = examples_of(workspace, version)
+    workspace.write_file("thumbnails/new.jpg", encoded(picture()))
+    new = Entry(id=first.id, title="New", image="thumbnails/new.jpg")
+    assert index_channel(workspace, version, matcher, [new]).pictures == 40
+    (workspace.root / "thumbnails/new.jpg").unlink()
+    again = index_channel(workspace, version, matcher)
+    assert (again.pictures, again.added, again.dropped) == (40, 1, {})
+
+
+ENTRIES = st.builds(
+    Entry,
+    id=st.sampled_from("ab"),
+    title=st.sampled_from("xyz"),
+    image=st.just("i"),
+    as_of=st.none() | st.datetimes(timezones=st.just(UTC)),
+)
+
+
+@given(st.lists(ENTRIES))
+def test_of_each_video_the_newest_title_is_kept_in_any_order(entries: list[Entry]) -> None:
+    found = {entry.id: entry for entry in newest(entries)}
+    assert found.keys() == {entry.id for entry in entries}
+    for id_, entry in found.items():
+        times = [e.as_of for e in entries if e.id == id_ and e.title != entry.title and e.as_of]
+        last = [e.as_of for e in entries if e.id == id_ and e.title == entry.title and e.as_of]
+        assert not times or (last and max(times) <= max(last))
 
 
 def test_a_folder_is_searched_by_the_names_of_its_pictures(

@@ -26,6 +26,7 @@ from tasks.matching import Matcher, NoModelError, open_champion
 from tasks.models import ModelNotFoundError, folder_of
 from tasks.parameters import TrainParameters, parse_command_line
 from tasks.registry import Registry
+from tasks.report import Report
 from tasks.storage import WorkspaceError
 from tasks.workspace import OutsideWorkspaceError, Table, Workspace
 from tests.s3_server import S3Server
@@ -165,6 +166,26 @@ def test_what_another_machine_wrote_is_read_and_what_is_damaged_here_comes_again
         assert workspace.read_table(table, Row) == [Row(name="a")]
     another_machine()
     assert workspace.read("record.json") == b"new"
+
+
+def test_a_report_that_another_machine_wrote_over_is_not_taken_for_ones_own(
+    workspace: Workspace, another_machine: GoElsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = os.environ["THUMBTUNE_CACHE"]
+    mine = Report.write(workspace, "models/key", {"report.html": b"mine"})
+    other = str(another_machine())
+    theirs = Report.write(workspace, "models/key", {"report.html": b"theirs"})
+    monkeypatch.setenv("THUMBTUNE_CACHE", one)
+    assert not mine.is_whole(workspace)
+    assert theirs.is_whole(workspace)
+    assert workspace.place("models/key/report.html").read_bytes() == b"theirs"
+    Report.write(workspace, "models/key", {"report.html": b"mine"})
+    monkeypatch.setenv("THUMBTUNE_CACHE", other)
+    assert mine.is_whole(workspace)
+    assert workspace.place("models/key/report.html").read_bytes() == b"mine"
+    workspace.remove("models/key/report.html")
+    monkeypatch.setenv("THUMBTUNE_CACHE", one)
+    assert not mine.is_whole(workspace)
 
 
 def test_damaged_features_and_indexes_of_a_mirror_come_again_from_the_bucket(

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tasks.channels import registry_name
 from tasks.models import ModelReference, hash_of
 from tasks.parameters import TrainParameters
-from tasks.registry import Registry, UnknownVersionError, Version, registry_name
+from tasks.registry import Registry, UnknownVersionError, Version
 from tasks.workspace import Table, Workspace
 from tests.forks import FORKS
 

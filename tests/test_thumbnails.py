@@ -3,9 +3,14 @@
 import hashlib
 import io
 import json
+import os
+import re
+import socket
 import struct
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +18,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
+from prefect import flow
 from pytest_httpserver import HTTPServer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from werkzeug import Request, Response
 
+from tasks.caching import Stages
 from tasks.negatives import Pair
 from tasks.parameters import ThumbnailsParameters
 from tasks.sources import Video
 from tasks.thumbnails import (
     BadThumbnailError,
     Example,
+    Fetched,
     Thumbnail,
     ThumbnailBatch,
     ThumbnailStore,
@@ -114,6 +122,224 @@ def test_an_index_that_was_changed_leads_to_no_other_file(
     assert get(httpserver.url_for("/a.jpg")) == first
 
 
+class Gallery:
+    """A server of one picture, which answers conditional requests, and what it was asked."""
+
+    def __init__(self, http: HTTPServer, validators: Sequence[str]) -> None:
+        self.url = http.url_for("/a.jpg")
+        self.data = encoded(picture())
+        self.status = 200
+        self.validators = validators
+        self.sent: list[int] = []
+        http.expect_request("/a.jpg").respond_with_handler(self._answer)
+
+    def _answer(self, request: Request) -> Response:
+        answer = Response(self.data, self.status, content_type="image/jpeg")
+        if self.status == 200 and "etag" in self.validators:
+            answer.add_etag()
+        if self.status == 200 and "last_modified" in self.validators:
+            answer.last_modified = datetime(2026, 1, 1 + zlib.crc32(self.data) % 28, tzinfo=UTC)
+        answer.make_conditional(request)
+        self.sent.append(answer.status_code)
+        return answer
+
+
+@pytest.fixture
+def gallery(httpserver: HTTPServer, request: pytest.FixtureRequest) -> Gallery:
+    return Gallery(httpserver, getattr(request, "param", ["etag", "last_modified"]))
+
+
+def grow_old(workspace: Workspace, **age: float) -> None:
+    """What the index says of its URLs was noted so long ago."""
+    for file in (workspace.root / "thumbnails" / "urls").iterdir():
+        fetched = Fetched.model_validate_json(file.read_bytes())
+        assert fetched.at
+        times = {"at": fetched.at, **({"asked": fetched.asked} if fetched.asked else {})}
+        update = {name: time - timedelta(**age) for name, time in times.items()}
+        file.write_text(fetched.model_copy(update=update).model_dump_json())
+
+
+@pytest.mark.parametrize("gallery", [["etag"], ["last_modified"]], indirect=True)
+def test_an_old_picture_is_asked_for_and_sent_only_if_it_is_another_one(
+    gallery: Gallery, workspace: Workspace, get: Callable[..., Thumbnail]
+) -> None:
+    first = get(gallery.url)
+    grow_old(workspace, days=29)
+    assert (get(gallery.url), gallery.sent) == (first, [200])
+    grow_old(workspace, days=1)
+    for _ in range(2):  # the second time it is not old
+        assert (get(gallery.url), gallery.sent) == (first, [200, 304])
+    grow_old(workspace, days=30)
+    assert (get(gallery.url), gallery.sent) == (first, [200, 304, 304])
+    gallery.data = encoded(picture(seed=1))
+    grow_old(workspace, days=30)
+    second = get(gallery.url)
+    assert (workspace.root / str(second.image)).read_bytes() == gallery.data
+    assert get(gallery.url) == second
+    assert gallery.sent == [200, 304, 304, 200]
+
+
+@pytest.mark.parametrize("gallery", [[]], indirect=True)
+def test_a_server_without_validators_sends_an_old_picture_anew(
+    gallery: Gallery, workspace: Workspace, get: Callable[..., Thumbnail]
+) -> None:
+    first = get(gallery.url)
+    grow_old(workspace, days=30)
+    gallery.data = encoded(picture(seed=1))
+    assert get(gallery.url).image != first.image
+    assert gallery.sent == [200, 200]
+
+
+def test_zero_days_ask_in_every_run(gallery: Gallery, get: Callable[..., Thumbnail]) -> None:
+    assert get(gallery.url) == get(gallery.url, expiration_days=0)
+    assert gallery.sent == [200, 304]
+
+
+@pytest.mark.parametrize(
+    ("status", "data"),
+    [
+        (404, b""),
+        (410, b""),
+        (429, b""),
+        (503, b""),
+        (200, b"<html>Sorry</html>"),
+        (200, encoded(picture())[:-4000]),
+        (200, encoded(Image.new("RGB", (120, 90), "#ccc"))),
+    ],
+)
+def test_what_is_stored_stays_where_a_url_has_nothing_better_and_is_left_alone_for_a_day(
+    gallery: Gallery,
+    workspace: Workspace,
+    get: Callable[..., Thumbnail],
+    status: int,
+    data: bytes,
+) -> None:
+    first, good = get(gallery.url), gallery.data
+    grow_old(workspace, days=30)
+    gallery.status, gallery.data = status, data
+    for _ in range(2):
+        assert get(gallery.url) == first
+    assert len(gallery.sent) == 2
+    grow_old(workspace, days=1)
+    gallery.status, gallery.data = 200, good
+    assert get(gallery.url) == first
+    assert gallery.sent[2:] == [304]
+
+
+def test_a_host_that_does_not_answer_is_not_asked_about_each_picture(
+    workspace: Workspace, httpserver: HTTPServer
+) -> None:
+    videos = []
+    for n in range(30):
+        httpserver.expect_request(f"/{n}.jpg").respond_with_data(encoded(picture(seed=n)))
+        place = {"high": httpserver.url_for(f"/{n}.jpg")}
+        videos.append(Video(id=str(n), title="t", thumbnails=place))
+    store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
+    first = [store.get(video) for video in videos]
+    grow_old(workspace, days=30)
+    httpserver.clear()
+    calls = 0
+
+    def hang_up(request: Request) -> Response:
+        nonlocal calls
+        calls += 1
+        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return Response()
+
+    httpserver.expect_request(re.compile(".*")).respond_with_handler(hang_up)
+    store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
+    assert [store.get(video) for video in videos] == first
+    assert calls == 1
+
+
+def test_an_index_without_times_is_as_old_as_its_file(
+    gallery: Gallery, workspace: Workspace, get: Callable[..., Thumbnail]
+) -> None:
+    first = get(gallery.url)
+    [index] = (workspace.root / "thumbnails" / "urls").iterdir()
+    noted = Fetched.model_validate_json(index.read_bytes())
+
+    def as_it_was(age: timedelta) -> None:
+        index.write_text(noted.model_dump_json(include={"url", "image", "sha256"}))
+        os.utime(index, times=(0, (datetime.now(UTC) - age).timestamp()))
+
+    as_it_was(timedelta(days=1))
+    assert (get(gallery.url), gallery.sent) == (first, [200])
+    grow_old(workspace, days=29)  # its file is new, but it has a time of its own now
+    assert (get(gallery.url), gallery.sent) == (first, [200, 200])
+    as_it_was(timedelta(days=30))
+    assert (get(gallery.url), gallery.sent) == (first, [200, 200, 200])
+
+
+@given(
+    at=st.integers(-1000, 0),
+    asked=st.none() | st.integers(-1000, 0),
+    age=st.floats(0, 36_500),
+)
+def test_a_url_is_asked_in_time_and_not_at_once_again(
+    at: int, asked: int | None, age: float
+) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    times = [now + timedelta(hours=hours) for hours in (at, *([] if asked is None else [asked]))]
+    last = times[1] if asked is not None else None
+    fetched = Fetched(image="i", sha256="s", at=times[0], asked=last)
+    due = fetched.due(timedelta(days=age), now)
+    assert times[0] + timedelta(days=age) <= due
+    assert due <= max(times) + timedelta(days=max(age, 1))
+    ahead = fetched.model_copy(update={"at": now + timedelta(hours=1)})
+    assert ahead.due(timedelta(days=age), now) == now
+
+
+@pytest.mark.parametrize("etag", ["‮", "a\r\nX: y", " ", "\udcff", 7, None, "x" * 5000])
+def test_an_index_that_was_edited_sends_no_odd_header(
+    gallery: Gallery, workspace: Workspace, get: Callable[..., Thumbnail], etag: object
+) -> None:
+    first = get(gallery.url)
+    [index] = (workspace.root / "thumbnails" / "urls").iterdir()
+    noted = {**json.loads(index.read_text()), "etag": etag, "at": "2026-01-01T00:00:00Z"}
+    index.write_text(json.dumps(noted))
+    assert (get(gallery.url), len(gallery.sent)) == (first, 2)
+
+
+def test_a_batch_that_prefect_knows_is_asked_again_when_a_picture_is_old(
+    gallery: Gallery, workspace: Workspace
+) -> None:
+    video = Video(id="v", title="t", thumbnails={"high": gallery.url})
+
+    @flow
+    def fetch() -> tuple[ThumbnailBatch, int]:
+        stages = Stages(workspace, refresh=False)
+        parameters = ThumbnailsParameters(expiration_days=2 / 86_400)
+        batch: ThumbnailBatch = stages.run(fetch_thumbnails, workspace, [video], parameters)
+        return batch, stages.cached.total()
+
+    first, _ = fetch()
+    again, cached = fetch()
+    if cached:  # else a slow machine took longer than the two seconds
+        assert (again, gallery.sent) == (first, [200])
+    gallery.data = encoded(picture(seed=1))
+    assert again.due
+    time.sleep(max(0, (again.due - datetime.now(UTC)).total_seconds()))
+    later, cached = fetch()
+    assert (cached, gallery.sent[-1]) == (0, 200)
+    assert later.fingerprint != first.fingerprint
+
+
+def test_a_video_without_a_picture_is_asked_again_when_it_is_time(
+    httpserver: HTTPServer, workspace: Workspace, tmp_path: Path
+) -> None:
+    httpserver.expect_request("/a.jpg").respond_with_data("", status=404)
+    place = {"high": httpserver.url_for("/a.jpg")}
+    (tmp_path / "b.jpg").write_bytes(encoded(picture()))
+    there = {"file": str(tmp_path / "b.jpg")}
+    videos = [Video(id=str(n), title="t", thumbnails=p) for n, p in enumerate((place, there))]
+    before = datetime.now(UTC)
+    batch = fetch_thumbnails(workspace, videos, ThumbnailsParameters())
+    assert batch.due
+    assert before <= batch.due - timedelta(days=30) <= datetime.now(UTC)
+    assert fetch_thumbnails(workspace, videos[1:], ThumbnailsParameters()).due is None
+
+
 def test_the_best_quality_that_is_there_is_taken(
     httpserver: HTTPServer, workspace: Workspace, get: Callable[..., Thumbnail]
 ) -> None:
@@ -172,8 +398,6 @@ def test_a_slow_drip_is_cut_off_at_the_time_limit(
     httpserver: HTTPServer, get: Callable[..., Thumbnail]
 ) -> None:
     def drip(request: Request) -> Response:
-        import time
-
         def bytes_now_and_then() -> object:
             for _ in range(100):
                 time.sleep(0.05)

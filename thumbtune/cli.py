@@ -50,6 +50,20 @@ def about() -> None:
     """Use the models that were trained for a channel."""
 
 
+def _say(text: str, err: bool = False) -> None:
+    """Print text, in which a title or an error's words command nothing to the terminal."""
+    from tasks.escaping import for_terminal
+
+    typer.echo(for_terminal(text), err=err)
+
+
+def _text(text: object) -> Text:
+    """The same for a table; square brackets in it are no markup."""
+    from tasks.escaping import for_terminal
+
+    return Text(for_terminal(str(text)))
+
+
 @contextmanager
 def errors_in_words() -> Iterator[None]:
     """End with code 1 and one sentence; only what nobody expects has a traceback."""
@@ -61,8 +75,8 @@ def errors_in_words() -> Iterator[None]:
         raise
     except Exception as error:
         if not isinstance(error, (UserError, OSError)):
-            traceback.print_exception(error)
-        typer.echo(f"thumbtune: {error}", err=True)
+            _say("".join(traceback.format_exception(error)), err=True)
+        _say(f"thumbtune: {error}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -159,13 +173,13 @@ def _same_title(fit: "Fit", columns: "list[list[Fit]]") -> "list[Fit]":
 
 
 def _print_fits(image: Path, matchers: "list[Matcher]", rows: "list[list[Fit]]") -> None:
-    table = Table(title=f"Titles for {image.name}")
+    table = Table(title=_text(f"Titles for {image.name}"))
     table.add_column("title", overflow="fold")
     for matcher, beside in zip(matchers, ("", "\nuntouched"), strict=False):
         for name in ("cosine", "percentile", "rank") if matcher.typical else ("cosine",):
             table.add_column(name + beside, justify="right", no_wrap=True)
     for row in rows:
-        cells = [Text(row[0].title)]
+        cells = [_text(row[0].title)]
         for fit in row:
             cells.append(Text(f"{fit.cosine:.3f}"))
             if fit.percentile is not None:
@@ -177,9 +191,10 @@ def _print_fits(image: Path, matchers: "list[Matcher]", rows: "list[list[Fit]]")
         if matcher.typical:
             low, median, high = matcher.typical
             console.print(
-                f"The channel's own pairs by {matcher.name}: cosine {median:.3f}, "
-                f"half of them between {low:.3f} and {high:.3f}",
-                highlight=False,
+                _text(
+                    f"The channel's own pairs by {matcher.name}: cosine {median:.3f}, "
+                    f"half of them between {low:.3f} and {high:.3f}"
+                )
             )
 
 
@@ -228,12 +243,12 @@ def search(
     if as_json:
         _print_json([hit.model_dump() for hit in hits])
         return
-    table = Table(title=f"{len(hits)} of {len(index)} pictures by {matcher.name}")
+    table = Table(title=_text(f"{len(hits)} of {len(index)} pictures by {matcher.name}"))
     table.add_column("cosine", justify="right")
     table.add_column("title", overflow="fold")
     table.add_column("picture", overflow="fold")
     for hit in hits:
-        table.add_row(f"{hit.cosine:.3f}", Text(hit.title), Text(hit.image))
+        table.add_row(f"{hit.cosine:.3f}", _text(hit.title), _text(hit.image))
     Console().print(table)
 
 
@@ -243,7 +258,7 @@ def _say_left_out(counts: str, folder: Path | None) -> None:
         return
     mend = f"`thumbtune index {folder}` brings the index up to date"
     mend = mend if folder else "training fetches again what can be fetched"
-    typer.echo(f"Left out, since the index was made: {counts}; {mend}.", err=True)
+    _say(f"Left out, since the index was made: {counts}; {mend}.", err=True)
 
 
 @app.command()
@@ -271,14 +286,14 @@ def index(
     if as_json:
         _print_json(done.model_dump())
         return
-    typer.echo(
+    _say(
         f"{done.pictures} pictures indexed by {matcher.name}: {done.added} added, "
         f"{done.removed} removed"
     )
     if done.recall_at_10 is not None:
         typer.echo(f"Approximate search, recall@10 against the exact one: {done.recall_at_10:.3f}")
     for reason, count in done.dropped.items():
-        typer.echo(f"Left out: {count} ({reason})")
+        _say(f"Left out: {count} ({reason})")
 
 
 def _by_champion(
@@ -306,7 +321,9 @@ def _for_folder(
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
+    from tasks.escaping import json_for_terminal
+
+    typer.echo(json_for_terminal(json.dumps(value, indent=1, ensure_ascii=False)))
 
 
 @app.command()
@@ -329,7 +346,7 @@ def models(
     if as_json:
         _print_json(rows)
         return
-    table = Table(title=f"Models of {registry.name}")
+    table = Table(title=_text(f"Models of {registry.name}"))
     for name in ("version", "", "created (UTC)", "videos", *METRICS):
         table.add_column(
             name, justify="right" if name in ("version", "videos", *METRICS) else "left"
@@ -345,7 +362,7 @@ def models(
     console = Console()
     console.print(table)
     for row in rows:
-        console.print(Text(f"Version {row['version']} {row['why']}"))
+        console.print(_text(f"Version {row['version']} {row['why']}"))
 
 
 def _row(
@@ -380,7 +397,7 @@ def rollback(
     if as_json:
         _print_json(decision.model_dump(mode="json"))
         return
-    typer.echo(f"Champion of {registry.name}: version {version}")
+    _say(f"Champion of {registry.name}: version {version}")
 
 
 @app.command()

@@ -19,6 +19,7 @@ from tasks.disk import disk_error
 from tasks.hub_errors import hub_problem, not_found
 from tasks.sources import SourceError, Video
 from tasks.sources.columns import Column, find_columns
+from tasks.sources.hub_name import local_folder
 from tasks.workspace import Workspace
 
 SPLIT_NAMES = {
@@ -67,24 +68,6 @@ def _unknown(splits: dict[str, Dataset]) -> Iterator[str]:
     for name, dataset in splits.items():
         if name.casefold() not in SPLIT_NAMES:
             yield f"its split {name!r} ({len(dataset)} rows) is none of train, valid and test"
-
-
-def local_folder(name: str) -> tuple[Path | None, str | None]:
-    """The folder that a dataset's name means, if there is one, and the chosen configuration."""
-    if folder := _folder(name):
-        return folder, None
-    place, _, configuration = name.rpartition(":")
-    if not place or "://" in name:
-        return None, None
-    return _folder(place), configuration
-
-
-def _folder(name: str) -> Path | None:
-    try:
-        folder = Path(name).expanduser()
-        return folder if folder.is_dir() else None
-    except (OSError, RuntimeError, ValueError):  # no right to look, ~nobody, a NUL
-        return None
 
 
 def load_splits(name: str) -> DatasetDict:

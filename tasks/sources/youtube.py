@@ -75,6 +75,9 @@ QUOTA_UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 """https://developers.google.com/youtube/v3/determine_quota_cost"""
 
 
+NO_PUBLIC_VIDEOS = "has no public videos. Choose another channel, or run again when it has some."
+
+
 class YouTubeError(UserError):
     """The API refused for good; the message says what to do."""
 
@@ -142,10 +145,7 @@ def list_channel(
 
 
 def _no_videos(channel: YouTubeChannel) -> str:
-    return (
-        f"channel: {channel.handle or channel.title or channel.id!r} has no public videos. Choose "
-        "another channel, or run again when it has some."
-    )
+    return f"channel: {channel.handle or channel.title or channel.id!r} {NO_PUBLIC_VIDEOS}"
 
 
 def find_channel(call: Call, channel: str) -> YouTubeChannel:
