@@ -67,6 +67,7 @@ def _text(text: object) -> Text:
 @contextmanager
 def errors_in_words() -> Iterator[None]:
     """End with code 1 and one sentence; only what nobody expects has a traceback."""
+    from tasks.disk import in_plain_words
     from tasks.errors import UserError
 
     try:
@@ -76,7 +77,7 @@ def errors_in_words() -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, (UserError, OSError)):
             _say("".join(traceback.format_exception(error)), err=True)
-        _say(f"thumbtune: {error}", err=True)
+        _say(f"thumbtune: {in_plain_words(error)}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -23,6 +23,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from jinja2 import Environment
 from PIL import Image
 
+from tasks.disk import in_plain_words
 from tasks.errors import UserError
 from tasks.figures import as_jpeg
 from tasks.indexing import (
@@ -218,8 +219,8 @@ def told(answer: Callable[..., str]) -> Callable[..., str]:
     def event(*arguments: Any) -> str:
         try:
             return answer(*arguments)
-        except UserError as problem:
-            return html("problem", message=str(problem))
+        except (UserError, OSError) as problem:
+            return html("problem", message=in_plain_words(problem))
 
     return event
 
