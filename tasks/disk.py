@@ -2,16 +2,21 @@
 
 import contextlib
 import errno
+import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.errors import says_full
 from tasks.storage import WorkspaceError, is_url
-from tasks.workspace import mirrors
+from tasks.workspace import MARKER, mirrors
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
+REFUSED = READ_ONLY | {errno.ENOTDIR, errno.EEXIST}
+TOLD = re.compile(r"\[Errno (\d+)\] [^:]+: (['\"])(.+?)\2")
+"""How Python tells an error of a file: its number and its path."""
 
 
 @contextlib.contextmanager
@@ -36,28 +41,55 @@ def disk_errors_explained(location: str) -> Iterator[None]:
 
 
 def _explained(error: Exception, workspace: Path) -> str | None:
-    number = error.errno if isinstance(error, OSError) else None
     if disk_error(error):
         return (
             f"No space left in the workspace {workspace} ({_free(workspace)}). Free some, then run "
             "again: what is stored is kept."
         )
-    if isinstance(error, OSError) and number in REFUSED and _is_in(error.filename, workspace):
-        return (
-            f"workspace: {error.filename} cannot be written ({error.strerror}). Give this user the "
-            "right to write there, or choose another workspace."
-        )
+    for cause in _causes(error):
+        is_refusal = isinstance(cause, OSError) and cause.errno in REFUSED
+        if is_refusal and _is_in(cause.filename, workspace):
+            return _not_writable(cause)
     return None
+
+
+def _not_writable(error: OSError) -> str:
+    return (
+        f"workspace: {error.filename} cannot be written ({error.strerror}). Give this user the "
+        "right to write there, or choose another workspace."
+    )
+
+
+def in_plain_words(error: Exception) -> str:
+    """What an error says, or in its place what a disk's refusal means in a workspace."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and says_read_only(str(cause)):
+            return _not_writable(cause)
+    return str(error)
+
+
+def says_read_only(text: str) -> bool:
+    """Whether an error's text is about a file of a workspace that may not be written."""
+    if not (told := TOLD.search(text)) or int(told[1]) not in READ_ONLY:
+        return False
+    folders = Path(told[3]).parents
+    return mirrors() in folders or any(os.path.lexists(folder / MARKER) for folder in folders)
 
 
 def disk_error(error: BaseException | None) -> BaseException | None:
     """That error, or the one that it came from, which says that a disk is full."""
-    while error is not None:
-        number = error.errno if isinstance(error, OSError) else None
-        if number in FULL or says_full(str(error)):
-            return error
-        error = error.__cause__
+    for cause in _causes(error):
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number in FULL or says_full(str(cause)):
+            return cause
     return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, the one that it came from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
 
 
 def _free(workspace: Path) -> str:

@@ -44,13 +44,20 @@ def problems_of(error: ValidationError) -> list[tuple[str, str]]:
 
 
 def is_for_the_user(error: BaseException | None) -> bool:
-    """Whether an error needs no traceback: ours, a full disk, or parameters that Prefect refuses.
+    """Whether an error needs no traceback: ours, a disk's, or parameters that Prefect refuses.
 
-    What `tasks.disk` makes of a full disk comes later, from the flow.
+    What `tasks.disk` makes of a disk's error comes later, from the flow.
     """
     if isinstance(error, UserError):
         return True
-    return type(error).__name__ == "ParameterTypeError" or says_full(str(error))
+    return type(error).__name__ == "ParameterTypeError" or _is_of_the_disk(str(error))
+
+
+def _is_of_the_disk(text: str) -> bool:
+    """Whether an error's text says that the workspace's disk is full, or may not be written."""
+    from tasks.disk import says_read_only  # it needs this module
+
+    return says_full(text) or says_read_only(text)
 
 
 def says_full(text: str) -> bool:
@@ -90,7 +97,7 @@ class OneLine(logging.Filter):
 
     def _finished(self, record: logging.LogRecord, state: re.Match[str]) -> bool:
         said = record.msg[state.end() :]
-        if said.partition(":")[0] not in _names(UserError) and not says_full(said):
+        if said.partition(":")[0] not in _names(UserError) and not _is_of_the_disk(said):
             return True
         record.msg = state[1]
         return record.name != "prefect.task_runs"

@@ -40,7 +40,14 @@ from tasks.channels import registry_name
 from tasks.errors import UserError
 from tasks.evaluation import Embeddings, unit_vectors
 from tasks.features import head_on, picture_key, reads_features
-from tasks.matching import Matcher, NoModelError, TitleError, picture_bytes
+from tasks.matching import (
+    Matcher,
+    NoModelError,
+    TitleError,
+    counted,
+    picture_bytes,
+    unreadable,
+)
 from tasks.parameters import ThumbnailsParameters
 from tasks.registry import Version
 from tasks.sources import Video
@@ -332,11 +339,6 @@ class ThumbnailIndex:
         )
 
 
-def counted(left_out: Mapping[str, int]) -> str:
-    """What was left out, in words, such as "2 gone, 1 changed"."""
-    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
-
-
 def search_words(index: ThumbnailIndex, matcher: Matcher, words: str, top: int = 12) -> Hits:
     """The pictures that fit an idea best.
 
@@ -395,17 +397,39 @@ def index_channel(
 
     Raises:
         NoModelError: the version's examples are gone.
+        LibraryError: all pictures are.
     """
 
-    def listed(known: Sequence[Entry]) -> tuple[list[Entry], dict[str, int]]:
+    def listed(
+        known: Sequence[Entry], damaged: frozenset[str] = frozenset()
+    ) -> tuple[list[Entry], dict[str, int]]:
         of_version = _dated(workspace.read_table(version.examples, Entry), version.created)
         entries = [*known, *of_version, *_dated(newer, datetime.now(UTC))]
         missing = workspace.missing({entry.image for entry in entries})
-        there = newest([entry for entry in entries if entry.image not in missing])
-        gone = len({entry.id for entry in entries}) - len(there)
-        return there, {"picture gone": gone} if gone else {}
+        there = newest([e for e in entries if e.image not in missing | damaged])
+        lacking = {entry.id: entry.image for entry in entries}
+        for entry in there:
+            del lacking[entry.id]
+        if lacking and not there:
+            raise LibraryError(
+                f"The {len(lacking)} thumbnails of the channel are no longer in "
+                f"{workspace}/thumbnails. Train again: what can be fetched is fetched again."
+            )
+        reasons = ("picture damaged" if i in damaged else "picture gone" for i in lacking.values())
+        return there, dict(Counter(reasons))
 
-    return _update(workspace, matcher, channel_place(matcher.fingerprint, version), listed)
+    place = channel_place(matcher.fingerprint, version)
+    try:
+        return _update(workspace, matcher, place, listed)
+    except BadThumbnailError:  # to look at all of them takes as long as to encode them
+        damaged = _damaged(workspace, version, newer)
+        return _update(workspace, matcher, place, partial(listed, damaged=damaged))
+
+
+def _damaged(workspace: Workspace, version: Version, newer: Sequence[Entry]) -> frozenset[str]:
+    entries = [*workspace.read_table(version.examples, Entry), *newer]
+    images = {entry.image for entry in entries}
+    return frozenset(i for i in images if unreadable(workspace, i) == "picture damaged")
 
 
 def _dated(entries: Iterable[Entry], as_of: datetime) -> list[Entry]:

@@ -5,8 +5,8 @@ channel itself does: the pairs of its valid and test splits, which the model was
 and its titles.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -31,6 +31,7 @@ from tasks.thumbnails import (
     Example,
     as_rgb,
     letterbox,
+    load_cropped,
     verify,
 )
 from tasks.titles import is_blank, same_title
@@ -132,6 +133,7 @@ class Matcher:
         typical: lower quartile, median and upper quartile of the cosines of the channel's own
             pairs; None if the model has no channel.
         precision: of the channel's stored features.
+        left_out: why pictures of the channel are not among the pairs → how many.
     """
 
     def __init__(
@@ -142,6 +144,7 @@ class Matcher:
         thumbnails: ThumbnailsParameters | None = None,
         own: OwnPairs | None = None,
         precision: Precision = "float32",
+        left_out: Mapping[str, int] | None = None,
     ) -> None:
         self.name = name
         self.model = model
@@ -149,6 +152,7 @@ class Matcher:
         self.thumbnails = thumbnails or ThumbnailsParameters()
         self.own = own
         self.precision = precision
+        self.left_out = dict(left_out or {})
         self.typical: tuple[float, float, float] | None = None
         if own:
             low, median, high = np.percentile(own.cosines, (25, 50, 75)).tolist()
@@ -169,10 +173,10 @@ class Matcher:
         """A version of a channel's model, or what it was trained from, on the version's channel.
 
         The channel's pictures and titles are read from the stored features, so that only the head
-        is run; what is not stored is encoded.
+        is run; what is not stored is encoded. A picture that is gone by then is left out.
 
         Raises:
-            NoModelError: the weights or the examples of the version are gone.
+            NoModelError: the weights, the examples or all pictures of the version are gone.
         """
         reference = version.untouched if untouched else version.model
         asked = version.parameters
@@ -182,9 +186,17 @@ class Matcher:
         model = _load(workspace, reference, version)
         examples = examples_of(workspace, version)
         freeze(model, asked.training.trainable)
-        precision, _ = choose_precision(workspace, model, examples, asked.features.precision)
-        own = _own_pairs(workspace, examples, model, precision)
-        return cls(name, model, reference.fingerprint, asked.thumbnails, own, precision)
+        wanted, left_out = asked.features.precision, {}
+        try:
+            own, precision = _own_pairs(workspace, examples, model, wanted)
+        except (OSError, BadThumbnailError):
+            examples, left_out = _readable(workspace, examples)
+            if not left_out:  # something else is wrong
+                raise
+            _check_enough(workspace, version, examples)
+            own, precision = _own_pairs(workspace, examples, model, wanted)
+        fingerprint = reference.fingerprint
+        return cls(name, model, fingerprint, asked.thumbnails, own, precision, left_out)
 
     def read_picture(self, source: str | Path | bytes) -> Image.Image:
         """Read a picture as those of this model's channel were read: see `read_picture`."""
@@ -261,8 +273,9 @@ def _own_pairs(
     workspace: Workspace,
     examples: Sequence[Example],
     model: SentenceTransformer,
-    precision: Precision,
-) -> OwnPairs:
+    wanted: Precision,
+) -> tuple[OwnPairs, Precision]:
+    precision, _ = choose_precision(workspace, model, examples, wanted)
     reader, _ = head_of(workspace, model, examples, precision)
     titles = list(dict.fromkeys(example.title for example in examples))
     place = {title: row for row, title in enumerate(titles)}
@@ -272,7 +285,42 @@ def _own_pairs(
     spellings: defaultdict[str, list[int]] = defaultdict(list)
     for row, title in enumerate(titles):
         spellings[same_title(title)].append(row)
-    return OwnPairs(np.sort((images * own).sum(axis=1)[held_out]), dict(spellings), vectors)
+    cosines = np.sort((images * own).sum(axis=1)[held_out])
+    return OwnPairs(cosines, dict(spellings), vectors), precision
+
+
+def _readable(
+    workspace: Workspace, examples: Sequence[Example]
+) -> tuple[list[Example], dict[str, int]]:
+    """The examples whose picture can be read, and why the others cannot → how many."""
+    reasons = [unreadable(workspace, example.image) for example in examples]
+    there = [row for row, reason in zip(examples, reasons, strict=True) if not reason]
+    return there, dict(Counter(filter(None, reasons)))
+
+
+def unreadable(workspace: Workspace, image: str) -> str:
+    """Why a stored picture cannot be read; empty if it can."""
+    try:
+        load_cropped(workspace.place(image), None)
+    except OSError:
+        return "picture gone"
+    except BadThumbnailError:
+        return "picture damaged"
+    return ""
+
+
+def counted(left_out: Mapping[str, int]) -> str:
+    """What was left out, in words, such as "2 gone, 1 changed"."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+
+
+def _check_enough(workspace: Workspace, version: Version, examples: Sequence[Example]) -> None:
+    """Raise NoModelError if no pair is left that a title can be held against."""
+    if all(example.split == "train" for example in examples):
+        raise NoModelError(
+            f"The thumbnails of version {version.number} are no longer in {workspace}/thumbnails. "
+            "Train again: what can be fetched is fetched again."
+        )
 
 
 def examples_of(workspace: Workspace, version: Version) -> list[Example]:

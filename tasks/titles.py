@@ -7,12 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3"
-    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""Unicode's Default_Ignorable_Code_Point, which Python's unicodedata lacks, and U+FFF9–FFFB."""
+from tasks.characters import INVISIBLE
 
 BLANK = re.compile("[\x00-\x20\x7f-\x9f\u2800]+")
 """Control characters and the empty Braille cell: not spaces to `str.split`, but seen as such."""

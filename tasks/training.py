@@ -319,7 +319,7 @@ def fine_tune(
     def dataset(rows: Sequence[Example]) -> Dataset:
         return feature_dataset(rows) if reads_features(model) else training_dataset(workspace, rows)
 
-    model.model_card_data.generate_widget_examples = False  # we write the card ourselves
+    model.model_card_data.widget = [{}]  # else it looks for examples; we write the card ourselves
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SentenceTransformerTrainer(
             model=model,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tasks.characters import INVISIBLE
 from tasks.parameters import TrainParameters
 from tasks.sources.channel_name import ChannelNameError, channel_query, read_channel_name
 
@@ -25,6 +26,7 @@ CHANNEL_ID = "UC" + "aB-_" * 5 + "xY"
         ("@العربية", {"forHandle": "@العربية"}),
         ("@cafe\u0301.l·l_1-", {"forHandle": "@café.l·l_1-"}),
         ("＠tester", {"forHandle": "@tester"}),
+        ("@tes\u180bter\ufe0f\U000e0001", {"forHandle": "@tester"}),
         (
             "https://www.youtube.com/%40%E0%A4%B9%E0%A4%BF%E0%A4%A8%E0%A5%8D%E0%A4%A6%E0%A5%80/",
             {"forHandle": "@हिन्दी"},
@@ -68,9 +70,7 @@ endings = st.sampled_from(
 
 def _shows(letter: str) -> bool:
     """Whether a letter can be seen; some Unicode letters and marks show nothing."""
-    return letter not in "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0" and not (
-        "\ufe00" <= letter <= "\ufe0f"
-    )
+    return not INVISIBLE.match(letter)
 
 
 @given(data=st.data(), name=handles | ids)

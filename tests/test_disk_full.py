@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,16 @@ class Disks:
             block = bytes(PAGE)
             for _ in range((SIZE - free) // PAGE):
                 other.write(block)
+
+    def mount(self, *command: str) -> None:
+        """Mount or unmount where the runs see it."""
+        inside = ["nsenter", "-t", str(self.runs.process.pid), "-U", "-m", "--preserve-credentials"]
+        subprocess.run([*inside, *command], check=True, timeout=60)
+
+    def make_read_only(self, folder: Path) -> None:
+        """From now on nothing can be written there."""
+        (self.seen_from_here / folder.relative_to("/")).mkdir(parents=True, exist_ok=True)
+        self.mount("mount", "-t", "tmpfs", "-o", "ro", "none", str(folder))
 
     def copy(self, to: Path) -> Path:
         """The workspace as it is now, where this process sees it."""
@@ -132,6 +143,35 @@ def test_a_full_disk_stops_the_run_with_one_sentence_and_the_next_goes_on(
     assert ended.run, ended.traceback
     assert "fetch-thumbnails" not in ended.run["stages"].partition("From the cache")[0]
     assert Outcome.of(disks.copy(tmp_path / "copy")) == undisturbed
+
+
+@pytest.mark.parametrize("folder", ["youtube-unfinished", "thumbnails"])
+def test_a_workspace_that_becomes_read_only_stops_the_run_with_one_sentence(
+    disks: Disks, youtube: YouTubeServer, folder: str
+) -> None:
+    youtube.add_channel([make_video(n) for n in range(60)])
+    workspace = disks.disk / f"loses-{folder}"
+    disks.leave(SIZE)
+    places = [workspace / folder]
+
+    def turn() -> None:
+        if places:
+            disks.make_read_only(places.pop())
+
+    youtube.before_page = turn
+    output = disks.runs.home / "output"
+    before = output.stat().st_size if output.exists() else 0
+    ended = disks.runs.run(options_of(workspace))
+    disks.mount("umount", str(workspace / folder))
+    assert ended.error.startswith(f"workspace: {workspace}/{folder}")
+    assert ended.error.endswith(
+        " cannot be written (Read-only file system). Give this user the right to write there, or "
+        "choose another workspace."
+    )
+    said = output.read_bytes()[before:].decode()
+    assert "Traceback" not in said
+    assert said.count("Read-only file system") == 1
+    assert disks.runs.run(options_of(workspace)).run
 
 
 @pytest.mark.parametrize("kind", ["read_only", "foreign", "file"])

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
+from tasks.indexing import LibraryError, index_channel
 from tasks.matching import (
     Matcher,
     NoModelError,
@@ -273,3 +274,40 @@ def test_the_library_has_one_door() -> None:
     assert thumbtune.open_champion is open_champion
     with pytest.raises(ImportError):
         from thumbtune import close_champion  # noqa: F401
+
+
+def test_a_picture_that_must_be_encoded_and_is_gone_is_left_out_and_told(
+    workspace: Workspace, version: Version, examples: list[Example]
+) -> None:
+    gone, damaged = (next(row for row in examples if row.split == s) for s in ("test", "valid"))
+    picture_of(workspace, gone).unlink()
+    picture_of(workspace, damaged).write_bytes(b"GIF89a")
+    matcher = Matcher.of_version(workspace, version)
+    assert matcher.left_out == {"picture gone": 1, "picture damaged": 1}
+    assert matcher.own
+    held_out = [row for row in examples if row.split != "train"]
+    assert len(matcher.own.cosines) == len(held_out) - 2
+    indexed = index_channel(workspace, version, matcher)
+    assert (indexed.pictures, indexed.dropped) == (38, matcher.left_out)
+
+
+def test_without_any_of_the_channels_pictures_one_sentence_tells_the_mend(
+    workspace: Workspace, version: Version, examples: list[Example]
+) -> None:
+    for row in examples:
+        picture_of(workspace, row).unlink(missing_ok=True)
+    with pytest.raises(NoModelError, match=r"thumbnails of version 1 .* Train again: what can"):
+        Matcher.of_version(workspace, version)
+    any_model = Matcher.of_model("sample")
+    with pytest.raises(LibraryError, match=r"The 40 thumbnails of the channel .* Train again"):
+        index_channel(workspace, version, any_model)
+
+
+def test_features_that_are_stored_need_no_picture(
+    workspace: Workspace, version: Version, examples: list[Example]
+) -> None:
+    before = Matcher.of_version(workspace, version)
+    for row in examples:
+        picture_of(workspace, row).unlink(missing_ok=True)
+    after = Matcher.of_version(workspace, version)
+    assert (after.typical, after.left_out) == (before.typical, {})

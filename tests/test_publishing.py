@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from tasks.cards import dataset_card, model_card
 from tasks.evaluation import Evaluation, SplitEvaluation
 from tasks.freezing import TrainableParameters
-from tasks.models import ModelReference
+from tasks.models import ModelReference, hash_of
 from tasks.parameters import SPLITS, PublishParameters, TrainParameters
 from tasks.publishing import build_dataset, publish
 from tasks.report import FunnelStage
@@ -70,7 +70,11 @@ def examples(workspace: Workspace, on_the_web: bool = True) -> list[Example]:
 
 def trained(folder: Path) -> TrainedModel:
     return TrainedModel(
-        model=ModelReference(name="it (fine-tuned)", path=str(folder), fingerprint="f"),
+        model=ModelReference(
+            name="it (fine-tuned)",
+            path=str(folder),
+            fingerprint=hash_of(folder) if folder.is_dir() else "f",
+        ),
         fingerprint="f",
         trainable=TrainableParameters(
             total=427_616_513,

@@ -17,6 +17,7 @@ from prefect.settings import get_current_settings
 from sentence_transformers import SentenceTransformer
 
 from flows.train_flow import TrainRun, train
+from tasks.escaping import for_markdown
 from tasks.evaluation import RecallEvaluator
 from tasks.freezing import NothingMatchesError
 from tasks.indexing import channel_place, open_index
@@ -206,7 +207,7 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason
     assert "kept, not promoted: MRR" in worse.why
     assert "against the champion's" in worse.why
     artifact = posted_artifacts()["promotion"]
-    assert worse.why in str(artifact.description)
+    assert for_markdown(worse.why) in str(artifact.description)
     assert [row["against"] for row in json.loads(str(artifact.data))] == ["champion", "untouched"]
     better = train(**options, training={"epochs": 10, "learning_rate": 0.002}).verdict
     assert (better.version, better.promoted, better.champion) == (3, True, 3)

@@ -94,6 +94,13 @@ def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_ea
         assert recall_at_1(shared, run(shared, seed, epochs=5)[0], "test") > untouched + 0.15
 
 
+def test_a_training_looks_for_no_examples_for_a_card_that_we_write(
+    shared: tuple[Workspace, Splits], capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(shared, epochs=1)
+    assert "widget" not in capfd.readouterr().err
+
+
 @pytest.mark.compatibility
 def test_only_the_projections_change(shared: tuple[Workspace, Splits]) -> None:
     before = dict(SentenceTransformer(str(MODEL)).named_parameters())

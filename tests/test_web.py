@@ -20,13 +20,14 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from flows.train_flow import train
 from tasks.indexing import Entry, NoIndexError, channel_place, index_channel
 from tasks.matching import Fit, Matcher, examples_of
-from tasks.registry import Registry, Version
+from tasks.registry import DamagedRecordError, Registry, Version
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.browser import chromium
 from tests.reverse_proxy import ReverseProxy
 from tests.small_channel import make_examples
 from tests.test_report import NASTY, Tags
+from tests.test_thumbnails import encoded, picture
 from thumbtune.address import AddressError, host_names
 from thumbtune.web import (
     Champion,
@@ -35,9 +36,11 @@ from thumbtune.web import (
     found,
     html,
     in_words,
+    ranking,
     read_titles,
     serve,
     side_by_side,
+    told,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -461,6 +464,26 @@ def test_pictures_that_are_gone_are_left_out_and_told(
     shown = found(champion, "a", None, 48)
     assert "1 picture gone, 1 gone." in shown
     assert shown.count("<figure") == 38
+
+
+def test_the_page_ranks_without_a_picture_that_is_gone_and_tells_so(
+    workspace: Workspace, version: Version, tmp_path: Path
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    upload = tmp_path / "upload.png"
+    upload.write_bytes(encoded(picture(), "PNG"))
+    gone = next(row for row in examples_of(workspace, version) if row.split == "test")
+    (workspace.root / gone.image).unlink()
+    shown = told(lambda: ranking(champion, {"path": str(upload)}, "A title"))()
+    assert "Left out of the channel’s own pairs: 1 picture gone." in shown
+    assert "A bar holds the title against 19 pairs" in shown
+
+
+def test_any_problem_that_its_user_can_mend_is_told_on_the_page() -> None:
+    def fail() -> str:
+        raise DamagedRecordError("The record x is damaged. Restore <it>.")
+
+    assert "The record x is damaged. Restore &lt;it&gt;." in told(fail)()
 
 
 def test_a_taken_port_gets_a_message(site: Site) -> None:

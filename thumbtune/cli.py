@@ -67,6 +67,7 @@ def _text(text: object) -> Text:
 @contextmanager
 def errors_in_words() -> Iterator[None]:
     """End with code 1 and one sentence; only what nobody expects has a traceback."""
+    from tasks.disk import in_plain_words
     from tasks.errors import UserError
 
     try:
@@ -76,7 +77,7 @@ def errors_in_words() -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, (UserError, OSError)):
             _say("".join(traceback.format_exception(error)), err=True)
-        _say(f"thumbtune: {error}", err=True)
+        _say(f"thumbtune: {in_plain_words(error)}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -128,7 +129,7 @@ def match(
     if not titles and not file:
         raise typer.BadParameter("Give a title, or --titles FILE.")
     with errors_in_words():
-        from tasks.matching import Matcher
+        from tasks.matching import Matcher, counted
 
         asked = [*(titles or []), *(_lines(file) if file else [])]
         if model:
@@ -140,6 +141,12 @@ def match(
         first = matchers[0]
         picture = first.read_picture(image)
         columns = [matcher.rank_titles(picture, asked) for matcher in matchers]
+        if first.left_out:
+            _say(
+                f"Left out of the channel's own pairs: {counted(first.left_out)}; training fetches "
+                "again what can be fetched.",
+                err=True,
+            )
     rows = [[fit, *_same_title(fit, columns[1:])] for fit in columns[0]]
     if as_json:
         _print_json(
@@ -218,13 +225,13 @@ def search(
     with errors_in_words():
         from tasks.indexing import (
             channel_place,
-            counted,
             folder_place,
             index_channel,
             open_index,
             search_picture,
             search_words,
         )
+        from tasks.matching import counted
 
         asked = (model, channel, source, workspace)
         gone: dict[str, int] = {}

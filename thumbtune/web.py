@@ -21,15 +21,13 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from jinja2 import Environment
 from PIL import Image
 
+from tasks.disk import in_plain_words
 from tasks.errors import UserError
 from tasks.figures import as_jpeg
 from tasks.indexing import (
     Hit,
     Indexed,
-    LibraryError,
-    NoIndexError,
     ThumbnailIndex,
-    counted,
     index_channel,
     open_index,
     search_picture,
@@ -40,8 +38,8 @@ from tasks.matching import (
     Matcher,
     NoModelError,
     PictureError,
-    TitleError,
     champion_of,
+    counted,
     examples_of,
 )
 from tasks.registry import Registry, Version
@@ -141,10 +139,6 @@ class Champion:
         version, matcher = self.registry.version(number), self._matcher(number, False)
         return index_channel(self.workspace, version, matcher)
 
-    def unseen_pairs(self) -> int:
-        """How many pairs of the channel it was not trained on."""
-        return sum(row.split != "train" for row in examples_of(self.workspace, self.version()))
-
     def choices(self) -> list[Example]:
         """Videos of the channel that had no part in its training."""
         rows = examples_of(self.workspace, self.version())
@@ -212,10 +206,6 @@ def html(template: str, **values: Any) -> str:
     return _templates().get_template(f"{template}.html.jinja").render(**values)
 
 
-TOLD = (QuestionError, NoModelError, NoIndexError, LibraryError, PictureError, TitleError)
-"""The errors whose message is for the page's user."""
-
-
 def told(answer: Callable[..., str]) -> Callable[..., str]:
     """What an event shows: its answer, or in the same place what kept it from one."""
 
@@ -223,8 +213,8 @@ def told(answer: Callable[..., str]) -> Callable[..., str]:
     def event(*arguments: Any) -> str:
         try:
             return answer(*arguments)
-        except TOLD as problem:
-            return html("problem", message=str(problem))
+        except (UserError, OSError) as problem:
+            return html("problem", message=in_plain_words(problem))
 
     return event
 
@@ -251,7 +241,8 @@ def ranking(champion: Champion, upload: dict[str, Any] | None, text: str) -> str
     lines = side_by_side(
         fine_tuned.rank_titles(image, titles), untouched.rank_titles(image, titles)
     )
-    return html("ranking", lines=lines, pairs=champion.unseen_pairs())
+    pairs = len(fine_tuned.own.cosines) if fine_tuned.own else 0
+    return html("ranking", lines=lines, pairs=pairs, left_out=counted(fine_tuned.left_out))
 
 
 def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: int) -> str:
@@ -373,7 +364,10 @@ def _match_tab(champion: Champion) -> None:
 
     def pick(examples: list[Example], title: str, chosen: gr.SelectData) -> tuple[Any, str]:
         example = examples[chosen.index]
-        return load_image(champion.workspace, example), title or example.title
+        try:
+            return load_image(champion.workspace, example), title or example.title
+        except (OSError, BadThumbnailError):
+            raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
 
     pictures.select(pick, [offered, text], [upload, text], **RAW)
     ask = told(lambda *question: ranking(champion, *question))

@@ -10,6 +10,7 @@ import unicodedata
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
+from tasks.characters import INVISIBLE
 from tasks.sources import SourceError
 
 CHANNEL_ID = re.compile(r"UC[A-Za-z0-9_-]{22}")
@@ -21,9 +22,6 @@ HOST = re.compile(
 )
 AROUND = "\"'`“”„‟‘’‚‛«»‹›<>()[]{},; "
 """What stands around a name that was copied out of a text."""
-
-FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
-"""Letters and marks that show nothing; all else that shows nothing has a category of its own."""
 
 VIDEO_PAGES = ("watch", "shorts", "live", "embed", "v", "clip")
 COPY = "copy its address or its @handle"
@@ -99,7 +97,8 @@ def _as_seen(letter: str) -> str:
     """A letter, a plain space for any other space, or nothing for what shows nothing."""
     if letter.isspace():
         return " "
-    return "" if letter in FILLERS or unicodedata.category(letter) in ("Cc", "Cf") else letter
+    shows_nothing = INVISIBLE.match(letter) or unicodedata.category(letter) in ("Cc", "Cf")
+    return "" if shows_nothing else letter
 
 
 def _in_path(first: str, second: str) -> ChannelName | None:
