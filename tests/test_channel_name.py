@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.parameters import TrainParameters
 from tasks.characters import INVISIBLE
+from tasks.parameters import TrainParameters
 from tasks.sources.channel_name import ChannelNameError, channel_query, read_channel_name
 
 pytestmark = pytest.mark.compatibility
