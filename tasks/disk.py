@@ -47,8 +47,9 @@ def _explained(error: Exception, workspace: Path) -> str | None:
             "again: what is stored is kept."
         )
     for cause in _causes(error):
-        is_refusal = isinstance(cause, OSError) and cause.errno in REFUSED
-        if is_refusal and _is_in(cause.filename, workspace):
+        if not isinstance(cause, OSError) or cause.errno not in REFUSED:
+            continue
+        if _is_in(cause.filename, workspace):
             return _not_writable(cause)
     return None
 

@@ -154,27 +154,28 @@ def test_plain_text_stays_as_it_is() -> None:
 # --- where it is shown ---
 
 
-@pytest.fixture
-def told(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the webhook was told."""
-    httpserver.expect_request("/hook").respond_with_data("ok")
-    monkeypatch.setenv("THUMBTUNE_WEBHOOK_URL", httpserver.url_for("/hook"))
-    return Told(httpserver)
+class Webhook:
+    """What it was told last."""
 
-
-class Told(list[dict[str, Any]]):
     def __init__(self, http: HTTPServer) -> None:
         self.http = http
+        http.expect_request("/hook").respond_with_data("ok")
 
     def last(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self.http.log[-1][0].data)
         return message
 
 
+@pytest.fixture
+def told(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> Webhook:
+    monkeypatch.setenv("THUMBTUNE_WEBHOOK_URL", httpserver.url_for("/hook"))
+    return Webhook(httpserver)
+
+
 NASTY = "<!channel> @everyone [free](http://evil.example) <http://evil.example|x>\n@here"
 
 
-def test_a_message_to_the_webhook_mentions_nobody_and_has_no_link(told: Told) -> None:
+def test_a_message_to_the_webhook_mentions_nobody_and_has_no_link(told: Webhook) -> None:
     state = SimpleNamespace(name="Failed", message=NASTY)
     run = SimpleNamespace(parameters={"channel": "@tester"}, id="1")
     notify_failure(SimpleNamespace(name="train"), run, state)

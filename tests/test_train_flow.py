@@ -270,9 +270,14 @@ def local_channel(folder: Path, missing: int) -> dict[str, Any]:
 
 
 def test_a_folder_trains_without_the_pictures_that_are_of_no_use(
-    options: dict[str, Any], tmp_path: Path
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = train(**{**options, **local_channel(tmp_path / "channel", missing=2)})
+    local = local_channel(tmp_path / "channel", missing=2)
+    monkeypatch.chdir(tmp_path)
+    run = train(**{**options, **local, "channel": "channel"})
+    monkeypatch.chdir("/")
+    registry = Registry(Workspace.open(options["workspace"]), "folder", local["channel"])
+    assert [v.parameters.channel for v in registry.versions()] == [local["channel"]]
     _, examples = examples_of(options)
     assert {int(example.id) for example in examples} == {0, *range(2, 38)}
     metrics = json.loads((Path(run.report).parent / "metrics.json").read_text())
