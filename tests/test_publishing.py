@@ -69,6 +69,7 @@ def examples(workspace: Workspace, on_the_web: bool = True) -> list[Example]:
 
 
 def trained(folder: Path) -> TrainedModel:
+    weights = hash_of(folder) if folder.is_dir() else "f"
     return TrainedModel(
         model=ModelReference(
             name="it (fine-tuned)",
