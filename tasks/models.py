@@ -83,7 +83,7 @@ class ModelReference(BaseModel):
     def is_intact(self, workspace: Workspace) -> bool:
         """Whether the workspace keeps it as it was when it was stored."""
         kept = self.kept_at(workspace)
-        return bool(kept) and workspace.has(kept) and workspace.passes(kept, self.is_at)
+        return kept is not None and workspace.has(kept) and workspace.passes(kept, self.is_at)
 
 
 class HubUnreachableError(UserError):

@@ -74,7 +74,7 @@ def trained(folder: Path) -> TrainedModel:
         model=ModelReference(
             name="it (fine-tuned)",
             path=str(folder),
-            fingerprint=hash_of(folder) if folder.is_dir() else "f",
+            fingerprint=weights,
         ),
         fingerprint="f",
         trainable=TrainableParameters(
