@@ -186,7 +186,8 @@ class Matcher:
         model = _load(workspace, reference, version)
         examples = examples_of(workspace, version)
         freeze(model, asked.training.trainable)
-        wanted, left_out = asked.features.precision, {}
+        wanted = asked.features.precision
+        left_out: dict[str, int] = {}
         try:
             own, precision = _own_pairs(workspace, examples, model, wanted)
         except (OSError, BadThumbnailError):

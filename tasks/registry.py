@@ -301,11 +301,15 @@ class Registry:
         another channel's registry keeps.
 
         Returns:
-            The versions whose weights were deleted now.
+            The versions whose weights were deleted now; none while another channel's records are
+            damaged, since what it keeps is not known.
         """
         versions, decisions = self.versions(), self.decisions()
         kept = _kept(versions, decisions, keep)
-        in_use = _places(self.workspace, kept) | self._kept_by_others()
+        try:
+            in_use = _places(self.workspace, kept) | self._kept_by_others()
+        except DamagedRecordError:
+            return []
         removed = []
         for version in versions:
             path = version.model.kept_at(self.workspace)

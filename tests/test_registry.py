@@ -137,6 +137,21 @@ def test_weights_that_another_channel_keeps_are_not_deleted(
     assert not shared.model.is_there(workspace)
 
 
+def test_a_damaged_record_of_another_channel_deletes_nothing_and_stops_nobody(
+    registry: Registry, workspace: Workspace
+) -> None:
+    other = Registry(workspace, "youtube", "@other")
+    add(other, 1, workspace)
+    for n in range(1, 7):
+        add(registry, n, workspace)
+    record = workspace.root / other.path / "versions" / "000001.json"
+    whole = record.read_bytes()
+    record.write_bytes(whole[:100])
+    assert registry.remove_old_models(keep=1) == []
+    record.write_bytes(whole)
+    assert registry.remove_old_models(keep=1) == [2, 3, 4, 5]
+
+
 def test_a_decision_that_others_have_overtaken_is_not_written(
     registry: Registry, workspace: Workspace
 ) -> None:

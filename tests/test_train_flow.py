@@ -222,7 +222,8 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason
     assert load_model(champion.model, workspace).supports("image")
     place = channel_place(champion.model.fingerprint, champion)
     index = open_index(workspace, place)
-    assert {entry.id for entry in index.entries} == set(champion.seen)
+    indexed = {row.id for row in workspace.read_table(champion.examples, Example)}
+    assert {entry.id for entry in index.entries} == indexed
 
 
 @pytest.mark.usefixtures("channel")

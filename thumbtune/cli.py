@@ -380,7 +380,7 @@ def _row(
         "version": version.number,
         "champion": is_champion,
         "created": version.created.isoformat(),
-        "videos": len(version.seen),
+        "videos": version.examples.rows,
         "metrics": version.metrics,
         "model": f"{workspace}/{kept}" if kept else version.model.path,
         "weights": version.model.is_there(workspace),
