@@ -28,8 +28,10 @@ from tasks.thumbnails import (
     MAX_BYTES,
     TOO_LARGE,
     BadThumbnailError,
+    DamagedThumbnailError,
     Example,
     as_rgb,
+    is_intact,
     letterbox,
     load_cropped,
     verify,
@@ -190,7 +192,7 @@ class Matcher:
         left_out: dict[str, int] = {}
         try:
             own, precision = _own_pairs(workspace, examples, model, wanted)
-        except (OSError, BadThumbnailError):
+        except (OSError, BadThumbnailError, DamagedThumbnailError):
             examples, left_out = _readable(workspace, examples)
             if not left_out:  # something else is wrong
                 raise
@@ -302,7 +304,10 @@ def _readable(
 def unreadable(workspace: Workspace, image: str) -> str:
     """Why a stored picture cannot be read; empty if it can."""
     try:
-        load_cropped(workspace.place(image), None)
+        file = workspace.place(image)
+        if file.exists() and not is_intact(workspace, image):
+            return "picture damaged"
+        load_cropped(file, None)
     except OSError:
         return "picture gone"
     except BadThumbnailError:

@@ -44,7 +44,7 @@ def examples(workspace: Workspace) -> list[Example]:
     (workspace.root / "thumbnails").mkdir()
     rows = []
     for n in range(40):
-        image = f"thumbnails/{n:064}.png"
+        image = f"thumbnails/{n}.png"
         color = (n * 37 % 256, n * 91 % 256, n * 13 % 256)
         Image.new("RGB", (64, 36), color).save(workspace.root / image)
         title, other = (f"{'a long ' * (k % 4)}title {k}" for k in (n, (n + 7) % 40))

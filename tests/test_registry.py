@@ -30,7 +30,7 @@ def add(registry: Registry, number: int, workspace: Workspace) -> Version:
     return registry.add(
         model=model,
         untouched=ModelReference(name="clip", path="/clip", fingerprint="f"),
-        parameters=TrainParameters(channel="@tester"),
+        parameters=TrainParameters(channel=registry.channel),
         examples=Table(path="examples/a.jsonl", fingerprint="a", rows=3),
         learned_from=["a", "b"],
         seen=["a", "b", "c"],

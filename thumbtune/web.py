@@ -366,7 +366,7 @@ def _match_tab(champion: Champion) -> None:
         example = examples[chosen.index]
         try:
             return load_image(champion.workspace, example), title or example.title
-        except (OSError, BadThumbnailError):
+        except (OSError, BadThumbnailError, DamagedThumbnailError):
             raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
 
     pictures.select(pick, [offered, text], [upload, text], **RAW)
