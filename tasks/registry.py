@@ -203,11 +203,12 @@ class Registry:
     def note_seen(self, videos: list[str]) -> None:
         """Write down which videos a run has listed, once it has decided on its model.
 
-        The newest version may be an older run's: equal weights are no new version.
+        Nothing is written if the newest version knows them. It may be an older run's, since equal
+        weights are no new version, or of an earlier thumbtune, which left some out.
         """
-        self.workspace.write(
-            f"{self.path}/seen.json", Seen(videos=videos).model_dump_json().encode()
-        )
+        if not self.seen().issuperset(videos):
+            noted = Seen(videos=videos).model_dump_json().encode()
+            self.workspace.write(f"{self.path}/seen.json", noted)
 
     def seen(self) -> set[str]:
         """Ids of the videos that the newest version, or the last finished run, has listed."""

@@ -92,7 +92,7 @@ def test_a_run_in_a_bucket_is_known_on_another_machine(
     [version] = Registry(workspace, "sample", None).versions()
     assert matcher.fingerprint == version.model.fingerprint
     index = open_index(workspace, channel_place(matcher.fingerprint, version))
-    assert len(index) == len(version.seen)
+    assert len(index) == version.examples.rows
     assert all(Path(hit.image).exists() for hit in search_words(index, matcher, "a boat", top=3))
     assert s3.writes(bucket) == writes
 
