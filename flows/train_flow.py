@@ -156,7 +156,8 @@ def train_and_promote(
     stages.run(write_cards, workspace, told, funnel, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
-    version = register(workspace, told, videos, examples, untouched, fine_tuned)
+    seen = [video.id for video in workspace.read_table(videos, Video)]
+    version = register(workspace, told, seen, examples, untouched, fine_tuned)
     verdict = None
     while verdict is None:  # somebody may choose another champion by hand while one is measured
         champion, met = registry.champion(), ChampionMeasured()
@@ -164,7 +165,7 @@ def train_and_promote(
             own = precision if is_of_kind(champion, model, parameters) else "float32"
             met = measure(workspace, champion, examples, parameters, own, stages)
         verdict = promote(workspace, told, version, untouched, fine_tuned, *met)
-    registry.note_seen([video.id for video in workspace.read_table(videos, Video)])
+    registry.note_seen(seen)
     post_verdict(verdict)
     notify_verdict(parameters.channel or parameters.source, verdict)
     if chosen := registry.champion():

@@ -56,7 +56,6 @@ from tasks.sources.folder import is_channel, is_local, list_folder
 from tasks.sources.pictures import ENDINGS, file_version, files_below
 from tasks.thumbnails import (
     BadThumbnailError,
-    DamagedThumbnailError,
     ThumbnailBatch,
     letterbox,
     load_cropped,
@@ -422,10 +421,7 @@ def index_channel(
     place = channel_place(matcher.fingerprint, version)
     try:
         return _update(workspace, matcher, place, listed)
-    except (
-        BadThumbnailError,
-        DamagedThumbnailError,
-    ):  # to look at all of them takes as long as to encode them
+    except BadThumbnailError:  # to look at all of them takes as long as to encode them
         damaged = _damaged(workspace, version, newer)
         return _update(workspace, matcher, place, partial(listed, damaged=damaged))
 

@@ -28,7 +28,6 @@ from tasks.thumbnails import (
     MAX_BYTES,
     TOO_LARGE,
     BadThumbnailError,
-    DamagedThumbnailError,
     Example,
     as_rgb,
     is_intact,
@@ -192,7 +191,7 @@ class Matcher:
         left_out: dict[str, int] = {}
         try:
             own, precision = _own_pairs(workspace, examples, model, wanted)
-        except (OSError, BadThumbnailError, DamagedThumbnailError):
+        except (OSError, BadThumbnailError):
             examples, left_out = _readable(workspace, examples)
             if not left_out:  # something else is wrong
                 raise

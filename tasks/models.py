@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import time
 import weakref
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +25,7 @@ from tasks.errors import UserError
 from tasks.hub_errors import hub_problem
 from tasks.model_names import ModelNotFoundError, folder_named
 from tasks.retries import only_on
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, sha256_of
 
 if TYPE_CHECKING:  # the watch knows models without loading one, and starts four times as fast
     from sentence_transformers import SentenceTransformer
@@ -121,25 +120,6 @@ def hash_of(folder: Path) -> str:
         if file.is_file() and not hidden and file.name != "README.md":
             digest.update(f"{relative.as_posix()} {sha256_of(file)}\n".encode())
     return digest.hexdigest()
-
-
-SETTLED = 2.0  # seconds; in less, a file system may give two states of a file the same time
-_known_sha256: dict[tuple[int, ...], str] = {}
-"""State of a file → hash: a run meets the same gigabyte of weights in every step."""
-
-
-def sha256_of(file: Path) -> str:
-    """SHA-256 of a file, read once a process for as long as nobody touches it."""
-    status = file.stat()
-    # of the times, a program can set all but that of the last change (ctime)
-    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if state not in _known_sha256:
-        with file.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        if time.time() - status.st_ctime < SETTLED:
-            return content
-        _known_sha256[state] = content
-    return _known_sha256[state]
 
 
 def _download(name: str, parameter: str, commit: str | None = None) -> Path:

@@ -15,7 +15,6 @@ from tasks.errors import UserError
 from tasks.evaluation import Evaluation, Prediction, mean_interval
 from tasks.parameters import PromotionParameters, TrainParameters
 from tasks.registry import Registry, Version
-from tasks.sources import Video
 from tasks.thumbnails import Example
 from tasks.workspace import Table, Workspace
 
@@ -191,7 +190,7 @@ def compare(
 def register(
     workspace: Workspace,
     parameters: TrainParameters,
-    videos: Table,
+    seen: list[str],
     examples: Table,
     untouched: Evaluation,
     challenger: Evaluation,
@@ -199,7 +198,7 @@ def register(
     """Keep the trained model as a version, before anything else can go wrong with another model.
 
     Args:
-        videos: rows of `Video`, all that the run has listed.
+        seen: ids of all videos that the run has listed.
     """
     rows = workspace.read_table(examples, Example)
     return Registry(workspace, parameters.source, parameters.channel).add(
@@ -208,7 +207,7 @@ def register(
         parameters=parameters,
         examples=examples,
         learned_from=[row.id for row in rows if row.split != "test"],
-        seen=[video.id for video in workspace.read_table(videos, Video)],
+        seen=seen,
         metrics=challenger.splits["test"].metrics,
     )
 

@@ -206,13 +206,12 @@ class Registry:
         Nothing is written if the newest version knows them. It may be an older run's, since equal
         weights are no new version, or of an earlier thumbtune, which left some out.
         """
-        if not self.seen().issuperset(videos):
+        if not self.seen(self.newest()).issuperset(videos):
             noted = Seen(videos=videos).model_dump_json().encode()
             self.workspace.write(f"{self.path}/seen.json", noted)
 
-    def seen(self) -> set[str]:
+    def seen(self, newest: Version | None) -> set[str]:
         """Ids of the videos that the newest version, or the last finished run, has listed."""
-        newest = self.newest()
         if newest is None:
             return set()
         try:
@@ -325,9 +324,9 @@ class Registry:
     def _kept_by_others(self) -> set[str]:
         """Where weights lie that other registries keep: two channels may have one model."""
         places: set[str] = set()
-        for name in self.workspace.names("registry"):
+        for name in set(self.workspace.names("registry")) - {self.name}:
             versions = _read_all(self.workspace, f"registry/{name}/versions", Version)
-            if name == self.name or not versions:
+            if not versions:
                 continue
             decisions = _read_all(self.workspace, f"registry/{name}/decisions", Decision)
             keep = versions[-1].parameters.promotion.keep_models

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self, cast
 
 import pandas as pd
@@ -92,7 +92,7 @@ def hash_splits(
     """
     own = {each.id: each.split for each in assigned}
     titles = [same_title(video.title) for video in videos]
-    known = _splits_of_titles(titles, videos, assigned)
+    known = _splits_of_titles(titles, videos, assigned, own)
     groups: defaultdict[str, list[Video]] = defaultdict(list)
     for title, video in zip(titles, videos, strict=True):
         groups[title].append(video)
@@ -107,13 +107,15 @@ def hash_splits(
 
 
 def _splits_of_titles(
-    titles: Sequence[str], videos: Sequence[Video], assigned: Sequence[Assigned]
+    titles: Sequence[str],
+    videos: Sequence[Video],
+    assigned: Sequence[Assigned],
+    own: Mapping[str, Split],
 ) -> dict[str, Split]:
     """Title → the split of the videos that have it, or else of those that had it and are gone.
 
     If they are of several, since a title was edited, it is that of train: there the title is known.
     """
-    own = {each.id: each.split for each in assigned}
     here = {video.id for video in videos}
     gone = [(same_title(each.title), each.split) for each in assigned if each.id not in here]
     of_now = [

@@ -42,7 +42,7 @@ from tasks.negatives import Pair
 from tasks.parameters import ThumbnailsParameters
 from tasks.sources import Video
 from tasks.splits import check_sizes
-from tasks.workspace import Table, Workspace, fingerprint
+from tasks.workspace import Table, Workspace, fingerprint, sha256_of
 
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif"}
 """Picture types that are accepted, with the ending of their files; MPO begins as JPEG."""
@@ -210,7 +210,7 @@ class BadThumbnailError(Exception):
         self.may_come = may_come
 
 
-class DamagedThumbnailError(UserError):
+class DamagedThumbnailError(BadThumbnailError, UserError):
     """A stored picture was not as it was fetched, and was removed; the next run fetches it."""
 
 
@@ -366,7 +366,7 @@ def is_intact(workspace: Workspace, path: str) -> bool:
     def is_as_named(file: Path) -> bool:
         if not NAMED_BY_CONTENT.fullmatch(file.stem):  # put there by another program
             return file.is_file()
-        return hashlib.sha256(file.read_bytes()).hexdigest() == file.stem
+        return sha256_of(file) == file.stem
 
     return workspace.passes(path, is_as_named)
 

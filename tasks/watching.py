@@ -204,21 +204,16 @@ def look_for_news(
     YouTube's feed comes first, without key and quota; only if it shows something unknown is the
     API asked, for what has changed since the last time.
     """
-    logger = get_run_logger()
     registry = Registry(workspace, parameters.source, parameters.channel)
-    newest, seen = registry.newest(), registry.seen()
+    newest = registry.newest()
+    seen = registry.seen(newest)
     file = f"{registry.path}/watch.json"
     memory, limit = Memory.read(workspace, file), parameters.videos.min_duration_seconds
     listed: list[str] = []
     if newest and parameters.source == "youtube":
-        try:
-            listed = newest_videos(registry.identity.id or "")
-            if listed and seen.issuperset({*listed, *memory.waiting} - memory.shorts(limit)):
-                return News(new=0, train=False, why="nothing new in the feed")
-        except FeedError as error:
-            logger.warning(
-                "The feed of %s cannot be read (%s); asking the API", registry.name, error
-            )
+        listed = _in_feed(registry)
+        if listed and seen.issuperset({*listed, *memory.waiting} - memory.shorts(limit)):
+            return News(new=0, train=False, why="nothing new in the feed")
     source = parameters.source
     channel = listed_as(workspace, source, parameters.channel)
     end_announced_list(workspace, source, channel, parameters.videos, memory)
@@ -236,6 +231,17 @@ def look_for_news(
     if not train:  # else the training goes on with the list: it need not ask for the same again
         end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
+
+
+def _in_feed(registry: Registry) -> list[str]:
+    """The newest videos by YouTube's feed; none if it cannot be read, which the log tells."""
+    try:
+        return newest_videos(registry.identity.id or "")
+    except FeedError as error:
+        get_run_logger().warning(
+            "The feed of %s cannot be read (%s); asking the API", registry.name, error
+        )
+        return []
 
 
 def end_announced_list(

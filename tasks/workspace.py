@@ -60,6 +60,25 @@ def checksum(*parts: str | bytes | memoryview) -> str:
     return digest.hexdigest()
 
 
+SETTLED = 2.0  # seconds; in less, a file system may give two states of a file the same time
+_known_sha256: dict[tuple[int, ...], str] = {}
+"""State of a file → hash: a run meets the same gigabyte of weights in every step."""
+
+
+def sha256_of(file: Path) -> str:
+    """SHA-256 of a file, read once a process for as long as nobody touches it."""
+    status = file.stat()
+    # of the times, a program can set all but that of the last change (ctime)
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if state not in _known_sha256:
+        with file.open("rb") as stream:
+            content = hashlib.file_digest(stream, "sha256").hexdigest()
+        if time.time() - status.st_ctime < SETTLED:
+            return content
+        _known_sha256[state] = content
+    return _known_sha256[state]
+
+
 def mirrors() -> Path:
     """The folder of the mirrors of remote workspaces; THUMBTUNE_CACHE sets another one."""
     return Path(os.environ.get("THUMBTUNE_CACHE") or user_cache_path("thumbtune"))

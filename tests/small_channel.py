@@ -1,8 +1,12 @@
-"""The bundled channel's first videos as a trained version of a channel, without a training."""
+"""Small channels: the bundled one's first videos as a trained version, and a folder to train on."""
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from sample import CHANNEL, MODEL
@@ -13,6 +17,7 @@ from tasks.sources.folder import list_folder
 from tasks.thumbnails import Example, ThumbnailStore
 from tasks.training import save
 from tasks.workspace import Workspace
+from tests.tiny_clip import save_tiny_clip
 
 SPLITS = ("train", "train", "valid", "test")
 
@@ -58,3 +63,24 @@ def add_version(
 def picture_of(workspace: Workspace, example: Example) -> Path:
     """The file of an example's thumbnail."""
     return workspace.root / example.image
+
+
+def quick_run(root: Path) -> dict[str, Any]:
+    """Parameters for a quick run of the train flow on a folder of pictures, all made at a place."""
+    folder = root / "channel"
+    folder.mkdir()
+    rows = []
+    for n in range(60):
+        colours = np.random.default_rng(n).integers(40, 255, (9, 16, 3), dtype=np.uint8)
+        Image.fromarray(colours).resize((320, 180)).save(folder / f"{n}.jpg")
+        rows.append({"id": str(n), "title": f"Title number {n}", "image": f"{n}.jpg"})
+    (folder / "manifest.json").write_text(json.dumps(rows))
+    clip = str(save_tiny_clip(root / "clip"))
+    return {
+        "source": "folder",
+        "channel": str(folder),
+        "model": clip,
+        "workspace": root / "workspace",
+        "negatives": {"text_model": clip},
+        "training": {"learning_rate": 0.01, "epochs": 1},
+    }

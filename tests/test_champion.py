@@ -6,10 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from flows.train_flow import train
@@ -20,6 +18,7 @@ from tasks.promotion import Verdict
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Workspace
+from tests.small_channel import quick_run
 from tests.tiny_clip import save_tiny_clip
 
 LAST_LAYERS = ["projection", "vision_model.encoder.layers.0", "text_model.encoder.layers.0"]
@@ -28,22 +27,7 @@ LAST_LAYERS = ["projection", "vision_model.encoder.layers.0", "text_model.encode
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Parameters for a quick run, with which a first one was made."""
-    folder = tmp_path_factory.mktemp("first")
-    rows = []
-    for n in range(60):
-        colours = np.random.default_rng(n).integers(40, 255, (9, 16, 3), dtype=np.uint8)
-        Image.fromarray(colours).resize((320, 180)).save(folder / f"{n}.jpg")
-        rows.append({"id": str(n), "title": f"Title number {n}", "image": f"{n}.jpg"})
-    (folder / "manifest.json").write_text(json.dumps(rows))
-    clip = str(save_tiny_clip(folder / "clip"))
-    options = {
-        "source": "folder",
-        "channel": str(folder),
-        "model": clip,
-        "workspace": folder / "workspace",
-        "negatives": {"text_model": clip},
-        "training": {"learning_rate": 0.01, "epochs": 1},
-    }
+    options = quick_run(tmp_path_factory.mktemp("first"))
     train(**options)
     return options
 

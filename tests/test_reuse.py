@@ -8,9 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from prefect import flow
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 from werkzeug import Response
@@ -24,7 +22,7 @@ from tasks.parameters import TrainParameters
 from tasks.registry import Registry, Version
 from tasks.thumbnails import DamagedThumbnailError, load_image
 from tasks.workspace import Table, Workspace
-from tests.small_channel import add_version, make_examples
+from tests.small_channel import add_version, make_examples, quick_run
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 
@@ -111,24 +109,7 @@ def test_a_list_that_goes_on_with_an_unfinished_one_is_as_old_as_that(
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Parameters for a quick run, with which a first one was made."""
-    root = tmp_path_factory.mktemp("first")
-    folder = root / "channel"
-    folder.mkdir()
-    rows = []
-    for n in range(60):
-        colours = np.random.default_rng(n).integers(40, 255, (9, 16, 3), dtype=np.uint8)
-        Image.fromarray(colours).resize((320, 180)).save(folder / f"{n}.jpg")
-        rows.append({"id": str(n), "title": f"Title number {n}", "image": f"{n}.jpg"})
-    (folder / "manifest.json").write_text(json.dumps(rows))
-    clip = str(save_tiny_clip(root / "clip"))
-    options = {
-        "source": "folder",
-        "channel": str(folder),
-        "model": clip,
-        "workspace": root / "workspace",
-        "negatives": {"text_model": clip},
-        "training": {"learning_rate": 0.01, "epochs": 1},
-    }
+    options = quick_run(tmp_path_factory.mktemp("first"))
     train(**options)
     return options
 

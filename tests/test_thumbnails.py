@@ -226,14 +226,20 @@ def test_what_is_stored_stays_where_a_url_has_nothing_better_and_is_left_alone_f
     assert gallery.sent[2:] == [304]
 
 
+def videos_at(server: HTTPServer, count: int) -> list[Video]:
+    """Videos whose thumbnails a server has."""
+    videos = []
+    for n in range(count):
+        server.expect_request(f"/{n}.jpg").respond_with_data(encoded(picture(seed=n)))
+        place = {"high": server.url_for(f"/{n}.jpg")}
+        videos.append(Video(id=str(n), title="t", thumbnails=place))
+    return videos
+
+
 def test_a_host_that_does_not_answer_is_not_asked_about_each_picture(
     workspace: Workspace, httpserver: HTTPServer
 ) -> None:
-    videos = []
-    for n in range(30):
-        httpserver.expect_request(f"/{n}.jpg").respond_with_data(encoded(picture(seed=n)))
-        place = {"high": httpserver.url_for(f"/{n}.jpg")}
-        videos.append(Video(id=str(n), title="t", thumbnails=place))
+    videos = videos_at(httpserver, 30)
     store = ThumbnailStore(workspace, ThumbnailsParameters(), refresh=False)
     first = [store.get(video) for video in videos]
     grow_old(workspace, days=30)
@@ -665,11 +671,7 @@ def test_too_large_a_share_of_bad_thumbnails_stops_the_run_and_tells_why() -> No
 def test_a_batch_downloads_side_by_side_and_counts(
     httpserver: HTTPServer, workspace: Workspace
 ) -> None:
-    videos = []
-    for n in range(20):
-        httpserver.expect_request(f"/{n}.jpg").respond_with_data(encoded(picture(seed=n)))
-        place = {"high": httpserver.url_for(f"/{n}.jpg")}
-        videos.append(Video(id=str(n), title="t", thumbnails=place))
+    videos = videos_at(httpserver, 20)
     batch = fetch_thumbnails(workspace, videos, ThumbnailsParameters())
     assert batch.downloaded == 20
     assert [thumbnail.video_id for thumbnail in batch.thumbnails] == [str(n) for n in range(20)]

@@ -44,7 +44,7 @@ from tasks.matching import (
 )
 from tasks.registry import Registry, Version
 from tasks.report import data_uri, html_templates
-from tasks.thumbnails import BadThumbnailError, DamagedThumbnailError, Example, load_image
+from tasks.thumbnails import BadThumbnailError, Example, load_image
 from tasks.titles import is_blank
 from tasks.workspace import Workspace
 from thumbtune.address import check_address
@@ -293,7 +293,7 @@ def choose(champion: Champion) -> tuple[list[tuple[Image.Image, str]], list[Exam
     shown, examples = [], []
     try:
         for example in champion.choices():
-            with suppress(OSError, BadThumbnailError, DamagedThumbnailError):
+            with suppress(OSError, BadThumbnailError):
                 shown.append((_preview(champion.workspace, example), example.title))
                 examples.append(example)
     except NoModelError as problem:
@@ -366,7 +366,7 @@ def _match_tab(champion: Champion) -> None:
         example = examples[chosen.index]
         try:
             return load_image(champion.workspace, example), title or example.title
-        except (OSError, BadThumbnailError, DamagedThumbnailError):
+        except (OSError, BadThumbnailError):
             raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
 
     pictures.select(pick, [offered, text], [upload, text], **RAW)
