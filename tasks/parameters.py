@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, Settings
 from tasks.channels import absolute_channel
 from tasks.commands import DEFAULT_WORKSPACE
 from tasks.errors import ParametersError, problems_of
+from tasks.escaping import for_terminal
 from tasks.sources.channel_name import read_channel_name
 from tasks.storage import checked_location
 
@@ -487,7 +488,7 @@ def _exit(lines: Sequence[str]) -> NoReturn:
     shown = list(lines[:SHOWN])
     if len(lines) > SHOWN:
         shown.append(f"{len(lines) - SHOWN} more are wrong. --help lists every parameter.")
-    print("\n".join(shown), file=sys.stderr)
+    print(for_terminal("\n".join(shown)), file=sys.stderr)
     sys.exit(2)
 
 
