@@ -39,6 +39,7 @@ STEPS = {
     r"registry/[^/]+/versions": "registry",
     r"registry/[^/]+/decisions": "promotion",
     r"channels|registry/[^/]+/\.*channel": "identity",
+    r"registry/[^/]+/splits": "assignment",
     r"registry": "lock",
     r"indexes": "index",
     r"\.?workspace-id": "workspace",
