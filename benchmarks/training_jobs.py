@@ -115,7 +115,7 @@ def ours(workspace: Workspace, model: SentenceTransformer, pairs: int, epochs: i
     everything = examples(workspace, pairs)
     head, _ = head_of(workspace, model, everything)
     rows = by_split(everything)
-    evaluators = [RecallEvaluator(workspace, rows[split], split, MEASURES, SEED) for split in rows]
+    evaluators = [RecallEvaluator(workspace, rows[split], split, MEASURES) for split in rows]
     for evaluator in evaluators:
         evaluator(head)
     settings = TrainingParameters(epochs=epochs)

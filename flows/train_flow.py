@@ -141,12 +141,11 @@ def train_and_promote(
     fragments = parameters.training.trainable
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
 
-    how = (parameters.evaluation, parameters.seed, precision)
-    trained = stages.run(
-        train_model, workspace, model, examples, parameters.training, *how
-    ).tuned_from(model)
+    how = (parameters.training, parameters.evaluation, parameters.seed, precision)
+    trained = stages.run(train_model, workspace, model, examples, *how).tuned_from(model)
+    measures = (fragments, parameters.evaluation, precision)
     untouched, fine_tuned = (
-        stages.run(evaluate, workspace, each, examples, fragments, *how).of(each)
+        stages.run(evaluate, workspace, each, examples, *measures).of(each)
         for each in (model, trained.model)
     )
 
@@ -300,10 +299,10 @@ def measure(
 
     Whatever is wrong with it, the new model must not suffer.
     """
-    how = (champion.parameters.training.trainable, parameters.evaluation, parameters.seed)
+    how = (champion.parameters.training.trainable, parameters.evaluation, precision)
     try:
         folder_of(champion.model, workspace)
-        known = stages.run(evaluate, workspace, champion.model, examples, *how, precision)
+        known = stages.run(evaluate, workspace, champion.model, examples, *how)
         return ChampionMeasured(champion.number, known.of(champion.model))
     except Exception as error:
         if disk_error(error):

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from prefect import task
 from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
-from scipy.stats import bootstrap
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
@@ -16,6 +15,7 @@ from tasks.caching import content_key
 from tasks.errors import UserError
 from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import freeze
+from tasks.intervals import Interval, mean_interval, share_interval
 from tasks.models import ModelReference, load_model
 from tasks.parameters import SPLITS, EvaluationParameters
 from tasks.thumbnails import Example, load_image
@@ -58,7 +58,7 @@ class SplitEvaluation(BaseModel):
     """`Recall@<k>`, `MRR`, `median_rank` (image → text); the same with the prefix
     `text-to-image_`; `cosine_accuracy` (triplets) where there are negatives."""
     intervals: dict[str, tuple[float, float]]
-    """Metric → bootstrap 95 % interval, for every Recall@k and MRR."""
+    """Metric → 95 % interval over the videos, for every Recall@k and MRR."""
     chance: dict[str, float]
     """Metric → its expectation for a model that ranks at random."""
 
@@ -153,28 +153,12 @@ def ranking_metrics(rank: NDArray, recall_at: Sequence[int], prefix: str = "") -
     return metrics
 
 
-def bootstrap_intervals(
-    rank: NDArray, recall_at: Sequence[int], samples: int, seed: int, prefix: str = ""
-) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap over the queries: metric → 95 % interval (Efron & Tibshirani 1993)."""
-    values = {f"{prefix}Recall@{k}": (rank <= k).astype(float) for k in recall_at}
-    values[f"{prefix}MRR"] = 1 / rank
-    return {name: mean_interval(value, samples, seed) for name, value in values.items()}
-
-
-def mean_interval(values: NDArray[np.float64], samples: int, seed: int) -> tuple[float, float]:
-    """Percentile bootstrap 95 % interval of the mean of `values`, shape (videos,)."""
-    if np.ptp(values) == 0 or len(values) < 2:  # nothing to resample
-        return float(values.mean()), float(values.mean())
-    interval = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=samples,
-        batch=max(1, 2_000_000 // len(values)),
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+def ranking_intervals(
+    rank: NDArray, recall_at: Sequence[int], prefix: str = ""
+) -> dict[str, Interval]:
+    """95 % intervals of Recall@k and MRR, over the videos."""
+    intervals = {f"{prefix}Recall@{k}": share_interval(rank <= k) for k in recall_at}
+    return {**intervals, f"{prefix}MRR": mean_interval(1 / rank)}
 
 
 def embed_images(
@@ -257,14 +241,12 @@ class RecallEvaluator(BaseEvaluator):
         examples: Sequence[Example],
         split: str,
         parameters: EvaluationParameters,
-        seed: int,
     ) -> None:
         super().__init__()
         self.workspace = workspace
         self.examples = examples
         self.split = split
         self.parameters = parameters
-        self.seed = seed
         self.primary_metric = article_key(split, "MRR")
         self.texts = number_titles([example.title for example in examples])
 
@@ -286,8 +268,7 @@ class RecallEvaluator(BaseEvaluator):
         intervals: dict[str, tuple[float, float]] = {}
         chance: dict[str, float] = {}
         for prefix, ranking in rankings.items():
-            samples = self.parameters.bootstrap_samples
-            intervals |= bootstrap_intervals(ranking.rank, recall_at, samples, self.seed, prefix)
+            intervals |= ranking_intervals(ranking.rank, recall_at, prefix)
             expected = random_rank_metrics(self.texts, recall_at)
             chance |= {f"{prefix}{name}": value for name, value in expected.items()}
         evaluation = SplitEvaluation(
@@ -330,7 +311,7 @@ class RecallEvaluator(BaseEvaluator):
     name="evaluate",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=5),
+    cache_key_fn=content_key(version=6),
 )
 def evaluate(
     workspace: Workspace,
@@ -338,7 +319,6 @@ def evaluate(
     examples: Table,
     fragments: Sequence[str],
     parameters: EvaluationParameters,
-    seed: int,
     precision: Precision,
 ) -> Evaluation:
     """Measure one model on every split of a table of `Example`.
@@ -356,7 +336,7 @@ def evaluate(
     predictions: list[Prediction] = []
     for split in SPLITS:
         of_split = [row for row in rows if row.split == split]
-        evaluator = RecallEvaluator(workspace, of_split, split, parameters, seed)
+        evaluator = RecallEvaluator(workspace, of_split, split, parameters)
         splits[split], answers = evaluator.evaluate(reader)
         predictions += answers
         metrics = ", ".join(

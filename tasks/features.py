@@ -50,6 +50,8 @@ AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
 CHECKSUM = 32  # bytes, in hex
 TRIAL = 64  # videos on which bfloat16 is held against float32
+NOISE = 0.03  # that it may add to embeddings, of their spread; of ViT and text towers it is ~0.01
+WORST = 0.1  # the same, of a single video
 ONE_TOWER = threading.Lock()
 """A tower has all cores of its process already, and ViT-L/14 in four threads would take 7 GB."""
 
@@ -401,31 +403,39 @@ def choose_precision(
 ) -> tuple[Precision, str]:
     """The precision to encode in, and why if it is not the wanted one.
 
-    bfloat16 must make the hardware faster, and on `TRIAL` validation videos the untouched model
-    must have the same Recall@k with it as with float32, both ways.
+    bfloat16 must make the hardware faster, and with it the untouched model must embed `TRIAL`
+    pictures and titles nearly where it does with float32. (Whether Recall@k stays the same tells
+    little: of eleven videos it does in 44 % of trials with ten times the noise.)
     """
     if wanted == "float32" or plan_of(model).depths is None:
         return "float32", ""
     if not gains_by_bfloat16(model.device):
         return "float32", "this hardware is no faster with bfloat16"
-    trial = [example for example in examples if example.split == "valid"][:TRIAL]
+    trial = examples[:TRIAL]
     exact, fast = (
-        _recall(head_of(workspace, model, trial, precision)[0], trial)
+        _embedded(head_of(workspace, model, trial, precision)[0], trial)
         for precision in ("float32", "bfloat16")
     )
-    if (exact != fast).any():
-        return "float32", f"bfloat16 changes Recall@k on {len(trial)} validation videos"
-    return "bfloat16", ""
+    mean, worst = np.max([_noise(*pair) for pair in zip(exact, fast, strict=True)], axis=0)
+    if mean <= NOISE and worst <= WORST:  # NaN is neither
+        return "bfloat16", ""
+    return "float32", (
+        f"bfloat16 moves embeddings by {mean:.0%} of their spread, and by {worst:.0%} at worst, "
+        f"in a trial with {len(trial)} videos; {NOISE:.0%} and {WORST:.0%} are allowed"
+    )
 
 
-def _recall(head: SentenceTransformer, examples: Sequence[Example]) -> NDArray[np.float64]:
-    """Recall@1, @5 and @10 of pictures to titles, then of titles to pictures."""
-    images = head.encode([image_key(example) for example in examples], normalize_embeddings=True)
-    titles = head.encode([title_key(row.title) for row in examples], normalize_embeddings=True)
-    similarities = images @ titles.T
-    own = similarities.diagonal()
-    ahead = [(similarities > own[:, None]).sum(axis=1), (similarities > own).sum(axis=0)]
-    return np.array([(rank < k).mean() for rank in ahead for k in (1, 5, 10)])
+def _embedded(head: SentenceTransformer, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
+    """Unit vectors of the pictures and of the titles, each shape (videos, dimensions)."""
+    keys = [image_key(row) for row in examples], [title_key(row.title) for row in examples]
+    return [head.encode(each, normalize_embeddings=True) for each in keys]
+
+
+def _noise(exact: NDArray[np.float32], fast: NDArray[np.float32]) -> tuple[float, float]:
+    """By how much of their spread vectors are moved, on average and at most."""
+    spread = np.linalg.norm(exact - exact.mean(axis=0), axis=1).mean()
+    moved = np.linalg.norm(fast - exact, axis=1) / max(spread, 1e-6)
+    return float(moved.mean()), float(moved.max())
 
 
 class ChosenPrecision(BaseModel):
@@ -444,7 +454,7 @@ class ChosenPrecision(BaseModel):
     name="choose-precision",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=3),
 )
 def choose_precision_for(
     workspace: Workspace,

@@ -12,8 +12,9 @@ from prefect.logging import get_run_logger
 from pydantic import BaseModel, ConfigDict
 
 from tasks.errors import UserError
-from tasks.evaluation import Evaluation, Prediction, mean_interval
-from tasks.parameters import PromotionParameters, TrainParameters
+from tasks.evaluation import Evaluation, Prediction
+from tasks.intervals import paired_interval
+from tasks.parameters import TrainParameters
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Table, Workspace
@@ -21,6 +22,8 @@ from tasks.workspace import Table, Workspace
 Opponent = Literal["champion", "untouched"]
 Rule = Literal["not_worse", "higher", "better"]
 OPPONENTS: dict[Opponent, str] = {"champion": "the champion", "untouched": "the untouched model"}
+STEPS = {"MRR": 0.5, "Recall@1": 1.0}
+"""What a video adds to a metric that rises from the second rank to the first."""
 DECIMALS = 3
 """To which a difference is told; a smaller one is not called better."""
 
@@ -33,6 +36,8 @@ class PairedDifference(BaseModel):
     opponent: Opponent
     metric: str
     videos: int
+    moved: int
+    """Videos on which the two differ."""
     challenger: float
     other: float
     interval: tuple[float, float]
@@ -49,7 +54,7 @@ class PairedDifference(BaseModel):
         told = round(self.difference, DECIMALS)
         if told > 0:
             return ""
-        if self.difference == 0 and self.interval == (0, 0):  # so it is on every video
+        if not self.moved:
             return f"no different from {OPPONENTS[self.opponent]}"
         return f"{'lower than' if told < 0 else 'no better than'} {OPPONENTS[self.opponent]}"
 
@@ -86,10 +91,8 @@ def paired_difference(
     challenger: Sequence[Prediction],
     other: Sequence[Prediction],
     metric: Literal["MRR", "Recall@1"],
-    samples: int,
-    seed: int,
 ) -> PairedDifference:
-    """Compare two models by paired bootstrap over the test videos (Efron & Tibshirani 1993).
+    """Compare two models video by video.
 
     Args:
         challenger, other: answers to the same videos, in any order.
@@ -102,9 +105,10 @@ def paired_difference(
         opponent=opponent,
         metric=metric,
         videos=len(difference),
+        moved=int((difference != 0).sum()),
         challenger=float(ours.mean()),
         other=float(theirs.mean()),
-        interval=mean_interval(difference, samples, seed),
+        interval=paired_interval(difference, STEPS[metric]),
     )
 
 
@@ -159,8 +163,7 @@ def compare(
     untouched: Sequence[Prediction],
     champion: Sequence[Prediction] | None,
     learned_from: set[str],
-    parameters: PromotionParameters,
-    seed: int,
+    metric: Literal["MRR", "Recall@1"],
 ) -> list[PairedDifference]:
     """The challenger against the champion, if there is one, and against the untouched model.
 
@@ -172,7 +175,6 @@ def compare(
     Raises:
         NothingToCompareOnError: the champion has learned from every test video.
     """
-    metric, samples = parameters.metric, parameters.bootstrap_samples
     differences = []
     if champion is not None:
         fair = [answer for answer in challenger if answer.video_id not in learned_from]
@@ -181,8 +183,8 @@ def compare(
                 f"the champion has learned from all {len(challenger)} videos of this test split. "
                 "Keep split.method `hash`, with the shares and the channel as they were."
             )
-        differences.append(paired_difference("champion", fair, champion, metric, samples, seed))
-    differences.append(paired_difference("untouched", challenger, untouched, metric, samples, seed))
+        differences.append(paired_difference("champion", fair, champion, metric))
+    differences.append(paired_difference("untouched", challenger, untouched, metric))
     return differences
 
 
@@ -255,8 +257,7 @@ def promote(
             _on_test(workspace, untouched),
             _on_test(workspace, champion) if champion else None,
             set(present.learned_from) if present else set(),
-            parameters.promotion,
-            parameters.seed,
+            parameters.promotion.metric,
         )
         promoted, why = judge(differences, parameters.promotion.rule, unmeasured)
     except NothingToCompareOnError as error:

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 import torch
-from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-untyped]
 from datasets import Dataset
 from prefect import task
 from prefect.logging import get_run_logger
@@ -22,14 +21,18 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.base.sampler import DefaultBatchSampler, NoDuplicatesBatchSampler
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.util.distributed import get_rank, get_world_size
+from sentence_transformers.util.distributed import (
+    all_gather,
+    all_gather_with_grad,
+    get_rank,
+    get_world_size,
+)
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.errors import record
-from torch.utils.data import RandomSampler
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from tasks.batches import SAMPLERS, with_filler
 from tasks.caching import content_key
 from tasks.evaluation import RecallEvaluator, article_key
 from tasks.features import head_of, image_key, reads_features, title_key
@@ -114,81 +117,14 @@ def feature_dataset(examples: Sequence[Example]) -> Dataset:
 
 def _columns(
     examples: Sequence[Example], image: Callable[[Example], str], title: Callable[[str], str]
-) -> dict[str, list[str]]:
+) -> dict[str, list[Any]]:
     columns = {
         "anchor": [image(example) for example in examples],
         "positive": [title(example.title) for example in examples],
     }
     if all(example.title_neg for example in examples):
         columns["negative"] = [title(example.title_neg or "") for example in examples]
-    return columns
-
-
-def no_duplicates_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultBatchSampler:
-    """Batches in which no title or thumbnail occurs twice, be it as positive or as negative.
-
-    A row's negative may be another row's positive; in one batch the loss would push away what it
-    should pull near. Compared are the titles and file names as stored: no picture is decoded.
-
-    Args:
-        batch_size: rows of a batch that one process has. Of several processes this holds for their
-            rows together, since the loss compares them all.
-    """
-    processes = get_world_size()
-    options["drop_last"] = False
-    rows = dataset.with_format(None)
-    whole = NoDuplicatesBatchSampler(rows, batch_size=batch_size * processes, **options)
-    return whole if processes == 1 else EqualShares(whole, processes)
-
-
-def plain_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultBatchSampler:
-    """The Trainer's own batches: the rows of a seeded shuffle, one after the other.
-
-    Args:
-        batch_size: as in `no_duplicates_sampler`.
-    """
-    processes = get_world_size()
-    options["drop_last"] = False
-    shuffled = RandomSampler(dataset, generator=options["generator"])
-    if processes > 1:  # of one process, accelerate does the same: seed + epoch
-        shuffled = SeedableRandomSampler(
-            dataset, generator=options["generator"], data_seed=options["seed"]
-        )
-    whole = DefaultBatchSampler(shuffled, batch_size=batch_size * processes, **options)
-    return whole if processes == 1 else EqualShares(whole, processes)
-
-
-SAMPLERS = {"no_duplicates": no_duplicates_sampler, "plain": plain_sampler}
-"""By `training.batches`."""
-
-
-class EqualShares(DefaultBatchSampler):
-    """Batches as one process would draw them, each cut into equal shares for several processes.
-
-    The shares of a batch follow each other, and accelerate deals them out in turn. Of a batch that
-    is not full, the rows that cannot be divided are left out of this epoch.
-
-    Args:
-        whole: draws the same batches in every process.
-    """
-
-    sampler: Any
-    batch_size: Any
-
-    def __init__(self, whole: DefaultBatchSampler, processes: int) -> None:
-        self.sampler = whole  # where accelerate looks for `set_epoch`
-        self.processes = processes
-        self.batch_size = None  # accelerate takes shares of any size
-        self.drop_last = False
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in self.sampler:
-            size = len(batch) // self.processes
-            for rank in range(self.processes if size else 0):
-                yield batch[rank * size : (rank + 1) * size]
-
-    def __len__(self) -> int:
-        return len(self.sampler) * self.processes
+    return with_filler(columns) if get_world_size() > 1 else columns
 
 
 class Arguments(SentenceTransformerTrainingArguments):
@@ -203,23 +139,39 @@ class Arguments(SentenceTransformerTrainingArguments):
         return min(1, super().n_gpu)
 
 
-class BestEpoch(TrainerCallback):
-    """Keeps a copy of the trainable parameters as they were at the epoch of the highest MRR.
+class KeptWeights(TrainerCallback):
+    """Validates the weights that would be kept, and keeps those of the best epoch or of the last.
 
-    Only the parameters that train are copied: a few megabytes, where a checkpoint of ViT-L/14 with
-    its optimizer would write gigabytes to disk at every epoch.
+    What would be kept is mixed with the untouched weights, and may do better or worse than what the
+    training goes on with. Only the parameters that train are copied: a few megabytes, where a
+    checkpoint of ViT-L/14 with its optimizer would write gigabytes to disk at every epoch.
+
+    Args:
+        untouched: the weights before the training.
+        share: of the trained weights in those that are kept.
+        best: keep the epoch of the highest MRR.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, untouched: Mapping[str, Tensor], share: float, best: bool) -> None:
+        self.untouched, self.share, self.best = untouched, share, best
         self.epoch = 0.0
         self.mrr = float("-inf")
+        self.trained: dict[str, Tensor] = {}
         self.parameters: dict[str, Tensor] = {}
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer before each validation."""
+        self.trained = trainable_parameters(kwargs["model"])
+        mixed = interpolate(self.untouched, self.trained, self.share)
+        set_parameters(kwargs["model"], mixed)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the Trainer after each validation."""
-        if kwargs["metrics"][VALID_MRR] > self.mrr:
-            self.mrr, self.epoch = kwargs["metrics"][VALID_MRR], state.epoch
+        mrr = kwargs["metrics"][VALID_MRR]
+        if mrr > self.mrr or not self.best:
+            self.mrr, self.epoch = mrr, state.epoch
             self.parameters = trainable_parameters(kwargs["model"])
+        set_parameters(kwargs["model"], self.trained)
 
 
 class EpochLog(TrainerCallback):
@@ -301,8 +253,7 @@ def fine_tune(
     """Train the unfrozen parameters of the model in place (the article, section 7).
 
     Of several processes each does so with its share of every batch, and they end with equal
-    weights: those that one process would have, up to rounding and to rows that `EqualShares` leaves
-    out.
+    weights: those that one process would have, up to rounding.
 
     Args:
         model: a whole CLIP, or its head on stored features.
@@ -311,8 +262,9 @@ def fine_tune(
     Returns:
         The history of the losses, and the epoch whose weights the model has now.
     """
-    untouched = trainable_parameters(model)
-    best = BestEpoch()
+    kept = KeptWeights(
+        trainable_parameters(model), parameters.interpolation, parameters.keep_best_epoch
+    )
     processes = get_world_size()
     share = parameters.batch_size // processes
 
@@ -338,24 +290,20 @@ def fine_tune(
                 disable_tqdm=True,  # `Progress` is ours
                 report_to=list(parameters.report_to),
                 dataloader_pin_memory=torch.cuda.is_available(),
-                dataloader_drop_last=processes > 1,  # or it warns; `EqualShares` sees to it
+                dataloader_drop_last=processes > 1,  # or it warns; `EqualShares` leaves nothing out
                 ddp_find_unused_parameters=False,  # it looks at the last column alone
             ),
             train_dataset=dataset(train),
             eval_dataset=dataset(valid),
             loss=ranking_loss(model, parameters),
-            evaluator=RecallEvaluator(workspace, valid, "valid", evaluation, seed),
-            callbacks=[best, *callbacks],
+            evaluator=RecallEvaluator(workspace, valid, "valid", evaluation),
+            callbacks=[kept, *callbacks],
         )
         trainer.remove_callback(PrinterCallback)
         with collector_spared():
             trainer.train()
-    trained = best.parameters if parameters.keep_best_epoch else trainable_parameters(model)
-    if parameters.keep_best_epoch or parameters.interpolation < 1:
-        set_parameters(model, interpolate(untouched, trained, parameters.interpolation))
-    return _history(trainer.state.log_history), (
-        best.epoch if parameters.keep_best_epoch else float(parameters.epochs)
-    )
+    set_parameters(model, kept.parameters)
+    return _history(trainer.state.log_history), kept.epoch
 
 
 def ranking_loss(
@@ -366,18 +314,35 @@ def ranking_loss(
     A thumbnail must pick its title among those of the batch and its negatives; if symmetric, each
     title must pick its thumbnail too, with half the weight.
     """
-    several = get_world_size() > 1  # each process compares its rows with those of all
+    loss = GatheredRankingLoss if get_world_size() > 1 else MultipleNegativesRankingLoss
     if not parameters.symmetric:
-        return MultipleNegativesRankingLoss(
-            model, scale=parameters.scale, gather_across_devices=several
-        )
-    return MultipleNegativesRankingLoss(
+        return loss(model, scale=parameters.scale)
+    return loss(
         model,
         scale=parameters.scale,
-        gather_across_devices=several,
         directions=("query_to_doc", "doc_to_query"),
         partition_mode="per_direction",
     )
+
+
+class GatheredRankingLoss(MultipleNegativesRankingLoss):
+    """The loss of a batch whose rows are shared by several processes; each computes it whole.
+
+    The gradient of an embedding is summed over the processes and the weights' is their mean, which
+    makes it that of one process. (The library's `gather_across_devices` takes the mean of each
+    share, so shares of other sizes would weigh otherwise.)
+    """
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor) -> Tensor:
+        """Of all processes' rows but those that fill up.
+
+        Args:
+            embeddings: of this process, a matrix for each column, each shape (rows, dimensions).
+            labels: 0 for rows that fill up, 1 for others, shape (rows,).
+        """
+        real = all_gather(labels) > 0
+        gathered = [all_gather_with_grad(column)[real] for column in embeddings]
+        return super().compute_loss_from_embeddings(gathered, labels)
 
 
 def _history(log: Sequence[dict[str, float]]) -> list[LossPoint]:
@@ -474,7 +439,7 @@ def check_equal_weights(model: nn.Module) -> None:
     name="train",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=6, ignore=["evaluation"]),
+    cache_key_fn=content_key(version=7, ignore=["evaluation"]),
 )
 def train_model(
     workspace: Workspace,

@@ -64,8 +64,6 @@ def options_of(workspace: Path) -> dict[str, Any]:
         "negatives": {"text_model": "sample"},
         "thumbnails": {"batch_size": 20},
         "training": {"epochs": 3, "learning_rate": 0.001},
-        "evaluation": {"bootstrap_samples": 100},
-        "promotion": {"bootstrap_samples": 100},
     }
 
 

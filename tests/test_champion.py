@@ -54,7 +54,7 @@ def mrr(options: dict[str, Any], version: Version, examples: Version) -> float:
     rows = workspace.read_table(examples.examples, Example)
     test = [row for row in rows if row.split == "test"]
     model = SentenceTransformer(str(workspace.root / version.model.path))
-    return RecallEvaluator(workspace, test, "test", EvaluationParameters(), 42)(model)[
+    return RecallEvaluator(workspace, test, "test", EvaluationParameters())(model)[
         "yt-title-thumbnail-test_MRR"
     ]
 

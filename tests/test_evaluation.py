@@ -9,7 +9,6 @@ from sklearn.metrics import top_k_accuracy_score
 from tasks.evaluation import (
     Embeddings,
     RecallEvaluator,
-    bootstrap_intervals,
     random_rank_metrics,
     rank_candidates,
     ranking_metrics,
@@ -57,7 +56,7 @@ def test_a_title_in_another_spelling_counts_as_ones_own(workspace: Workspace) ->
         Example(id=title, title=title, title_neg=None, thumbnails={}, split="test", image="")
         for title in titles
     ]
-    evaluator = RecallEvaluator(workspace, rows, "test", EvaluationParameters(), seed=0)
+    evaluator = RecallEvaluator(workspace, rows, "test", EvaluationParameters())
     assert evaluator.texts.tolist() == [0, 0, 1]
 
 
@@ -100,21 +99,3 @@ def test_chance_with_equal_titles_is_what_random_ranking_gives_on_average() -> N
     chance = random_rank_metrics(texts, [1, 3])
     for name in ("Recall@1", "Recall@3", "MRR"):
         assert np.mean([trial[name] for trial in trials]) == pytest.approx(chance[name], abs=0.015)
-
-
-def test_the_interval_of_a_share_is_near_the_normal_approximation() -> None:
-    rank = np.array([1] * 60 + [2] * 40)
-    low, high = bootstrap_intervals(rank, [1], samples=4000, seed=0)["Recall@1"]
-    assert low == pytest.approx(0.6 - 1.96 * 0.049, abs=0.015)
-    assert high == pytest.approx(0.6 + 1.96 * 0.049, abs=0.015)
-
-
-def test_the_interval_of_equal_values_is_that_value() -> None:
-    intervals = bootstrap_intervals(np.ones(5, int), [1], samples=100, seed=0)
-    assert intervals == {"Recall@1": (1.0, 1.0), "MRR": (1.0, 1.0)}
-
-
-def test_intervals_are_seeded() -> None:
-    rank = np.arange(1, 30)
-    first, second = (bootstrap_intervals(rank, [1, 5], 500, seed=7) for _ in range(2))
-    assert first == second

@@ -1,5 +1,6 @@
 """One model of parameters: the command line, the form in the Prefect UI, prefect.yaml."""
 
+import json
 import re
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def test_an_unknown_field_is_refused_at_every_level() -> None:
     for extra in ({"chanel": "@a"}, {"training": {"epoch": 2}}):
         with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
             TrainParameters.model_validate({"channel": "@a", **extra})
+
+
+def test_fields_of_earlier_versions_are_read_and_forgotten_but_are_no_options(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Records, deployments and files of parameters may have them."""
+    samples = {"bootstrap_samples": 500}
+    old = {"channel": "@a", "evaluation": samples, "promotion": {**samples, "metric": "Recall@1"}}
+    read = TrainParameters.model_validate_json(json.dumps(old))
+    assert read.promotion.metric == "Recall@1"
+    assert "bootstrap" not in read.model_dump_json()
+    with pytest.raises(SystemExit):
+        parse_command_line(TrainParameters, ["--evaluation.bootstrap_samples", "500"])
+    assert "bootstrap_samples" in capsys.readouterr().err
 
 
 def test_no_parameter_takes_a_secret() -> None:

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.evaluation import Prediction
-from tasks.parameters import PromotionParameters
 from tasks.promotion import (
     NothingToCompareOnError,
     PairedDifference,
@@ -32,7 +31,7 @@ def answers(ranks: list[int]) -> list[Prediction]:
 
 
 def difference(challenger: list[int], champion: list[int]) -> PairedDifference:
-    return paired_difference("champion", answers(challenger), answers(champion), "MRR", 500, 1)
+    return paired_difference("champion", answers(challenger), answers(champion), "MRR")
 
 
 def test_the_difference_is_taken_video_by_video() -> None:
@@ -40,11 +39,11 @@ def test_the_difference_is_taken_video_by_video() -> None:
     assert measured.difference == pytest.approx(0.25)
     assert measured.challenger == pytest.approx((1 + 1 / 2 + 1 / 4 + 1) / 4)
     shuffled = paired_difference(
-        "champion", answers([1, 2, 4, 1]), answers([2, 2, 4, 2])[::-1], "MRR", 500, 1
+        "champion", answers([1, 2, 4, 1]), answers([2, 2, 4, 2])[::-1], "MRR"
     )
     assert shuffled == measured
     recall = paired_difference(
-        "untouched", answers([1, 2, 4, 1]), answers([2, 2, 4, 2]), "Recall@1", 500, 1
+        "untouched", answers([1, 2, 4, 1]), answers([2, 2, 4, 2]), "Recall@1"
     )
     assert (recall.challenger, recall.other) == (0.5, 0)
 
@@ -126,13 +125,12 @@ def test_equal_answers_are_never_an_improvement(ranks: list[int]) -> None:
 
 
 def test_videos_that_the_champion_learned_from_do_not_count_for_it() -> None:
-    parameters = PromotionParameters()
     challenger, champion, untouched = answers([3, 1, 1]), answers([1, 2, 2]), answers([4, 4, 4])
     against_champion, against_untouched = compare(
-        challenger, untouched, champion, {"0", "x"}, parameters, seed=1
+        challenger, untouched, champion, {"0", "x"}, "MRR"
     )
     assert (against_champion.videos, against_champion.challenger) == (2, 1)
     assert against_untouched.videos == 3
     with pytest.raises(NothingToCompareOnError, match="learned from all 3 videos"):
-        compare(challenger, untouched, champion, {"0", "1", "2"}, parameters, seed=1)
-    assert len(compare(challenger, untouched, None, set(), parameters, seed=1)) == 1
+        compare(challenger, untouched, champion, {"0", "1", "2"}, "MRR")
+    assert len(compare(challenger, untouched, None, set(), "MRR")) == 1

@@ -1,5 +1,6 @@
 """Versions of a channel's model, decisions on them, and one run at a time."""
 
+import json
 import os
 import signal
 import time
@@ -65,6 +66,16 @@ def test_versions_are_numbered_and_the_same_model_is_the_same_version(
     assert registry.versions() == [first, second]
     with pytest.raises(UnknownVersionError, match=r"has no version 7; it has: 1, 2\."):
         registry.version(7)
+
+
+def test_a_version_of_an_earlier_release_is_read(registry: Registry, workspace: Workspace) -> None:
+    version = add(registry, 1, workspace)
+    [record] = (workspace.root / registry.path / "versions").iterdir()
+    stored = json.loads(record.read_text())
+    stored["parameters"]["evaluation"]["bootstrap_samples"] = 2000
+    stored["parameters"]["promotion"]["bootstrap_samples"] = 2000
+    record.write_text(json.dumps(stored))
+    assert Registry(workspace, "youtube", "@tester").versions() == [version]
 
 
 def test_equal_weights_are_one_version_whatever_they_were_measured_on(

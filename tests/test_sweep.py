@@ -2,6 +2,7 @@
 
 import json
 import math
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import FixedTrial
 from PIL import Image
 from prefect import flow
 
@@ -17,8 +19,18 @@ from flows.sweep_flow import SweepRun, main, sweep
 from flows.train_flow import train
 from tasks.models import ModelReference, resolve_model
 from tasks.parameters import SearchParameters, TrainParameters, parse_command_line
-from tasks.sweep import FOLDS, Sweep, Trial, folds_for, folds_of, search_hyperparameters
+from tasks.sweep import (
+    FOLDS,
+    RecipeTrainer,
+    Sweep,
+    Trial,
+    folds_for,
+    folds_of,
+    search_hyperparameters,
+    suggest,
+)
 from tasks.thumbnails import Example
+from tasks.training import fine_tune, set_parameters
 from tasks.workspace import Table, Workspace
 from tests.test_train_flow import posted_artifacts
 
@@ -109,6 +121,33 @@ def test_a_search_goes_on_from_the_trials_that_are_there_as_if_it_had_not_stoppe
     article = trials[0]
     assert (article.epochs, article.batch_size, article.learning_rate) == (2, 16, 1e-4)
     assert (article.scale, article.negatives, article.symmetric) == (20, "least_similar", False)
+
+
+def test_a_trial_is_scored_by_its_last_epoch_and_so_is_the_recipe_that_comes_out(
+    workspace: Workspace, clip: ModelReference
+) -> None:
+    examples = write_examples(workspace)
+    found = searching(workspace, examples, clip, 3)
+    trial = max(workspace.read_table(found.trials, Trial), key=lambda trial: trial.epochs)
+    known = [row for row in workspace.read_table(examples, Example) if row.split != "test"]
+    parameters = TrainParameters(source="sample", workspace=workspace.root)
+    trainer = RecipeTrainer(workspace, clip, clip, known, parameters, "float32")
+    recipe = suggest(FixedTrial(trial.model_dump()), trainer.base)
+    best, last = [], []
+    for fold in folds_of(known, 2, parameters.seed):
+        rows = trainer.with_negatives(fold, recipe.negatives)
+        splits = [[row for row in rows if row.split == split] for split in ("train", "valid")]
+        set_parameters(trainer.head, trainer.untouched)
+        measures = parameters.evaluation
+        history, _ = fine_tune(
+            trainer.head, workspace, *splits, recipe.training, measures, parameters.seed
+        )
+        curve = [point.valid_mrr for point in history if point.valid_mrr is not None]
+        best.append(max(curve))
+        last.append(curve[-1])
+    assert trial.valid_mrr == pytest.approx(statistics.mean(last))
+    assert statistics.mean(best) > statistics.mean(last)
+    assert not found.best.training.keep_best_epoch
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ def test_the_saved_model_loads_plainly_and_gives_the_same_recall(options: dict[s
     run = train(**options)
     workspace, examples = examples_of(options)
     test = [example for example in examples if example.split == "test"]
-    evaluator = RecallEvaluator(workspace, test, "test", EvaluationParameters(), 42)
+    evaluator = RecallEvaluator(workspace, test, "test", EvaluationParameters())
     metrics = evaluator(SentenceTransformer(run.model))
     stored = metrics_of(run)["fine_tuned"]
     assert metrics == {name: stored[name] for name in metrics}
