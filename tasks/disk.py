@@ -13,8 +13,7 @@ from tasks.storage import WorkspaceError, is_url
 from tasks.workspace import MARKER, mirrors
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
-READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
-REFUSED = READ_ONLY | {errno.ENOTDIR, errno.EEXIST}
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 TOLD = re.compile(r"\[Errno (\d+)\] [^:]+: (['\"])(.+?)\2")
 """How Python tells an error of a file: its number and its path."""
 
@@ -64,14 +63,14 @@ def _not_writable(error: OSError) -> str:
 def in_plain_words(error: Exception) -> str:
     """What an error says, or in its place what a disk's refusal means in a workspace."""
     for cause in _causes(error):
-        if isinstance(cause, OSError) and says_read_only(str(cause)):
+        if isinstance(cause, OSError) and says_refused(str(cause)):
             return _not_writable(cause)
     return str(error)
 
 
-def says_read_only(text: str) -> bool:
-    """Whether an error's text is about a file of a workspace that may not be written."""
-    if not (told := TOLD.search(text)) or int(told[1]) not in READ_ONLY:
+def says_refused(text: str) -> bool:
+    """Whether an error's text is about a file of a workspace that cannot be written."""
+    if not (told := TOLD.search(text)) or int(told[1]) not in REFUSED:
         return False
     folders = Path(told[3]).parents
     return mirrors() in folders or any(os.path.lexists(folder / MARKER) for folder in folders)

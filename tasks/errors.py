@@ -54,10 +54,10 @@ def is_for_the_user(error: BaseException | None) -> bool:
 
 
 def _is_of_the_disk(text: str) -> bool:
-    """Whether an error's text says that the workspace's disk is full, or may not be written."""
-    from tasks.disk import says_read_only  # it needs this module
+    """Whether an error's text says that the workspace's disk is full, or cannot be written."""
+    from tasks.disk import says_refused  # it needs this module
 
-    return says_full(text) or says_read_only(text)
+    return says_full(text) or says_refused(text)
 
 
 def says_full(text: str) -> bool:

@@ -25,6 +25,7 @@ from flows.train_flow import TrainRun, main, train
 from tasks.caching import Stages
 from tasks.downloads import TooSlowError
 from tasks.workspace import Workspace
+from tests.test_user_errors import LINES
 
 pytestmark = pytest.mark.whole
 
@@ -130,6 +131,19 @@ def options_of_steps() -> dict[str, Any]:
 def test_what_a_mapped_step_raises_reaches_the_flow(workspace: Workspace, runner: str) -> None:
     with pytest.raises(TooSlowError, match="number 2 cannot be had"):
         map_what_fails(workspace)
+
+
+def test_a_user_reads_one_sentence_of_what_fails_in_a_worker(
+    runner: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "features").touch()  # where a folder should be
+    options = ["--source", "sample", "--model", "sample", "--negatives.text_model", "sample"]
+    assert main([*options, "--workspace", str(tmp_path)]) == 1
+    told = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+    assert len(told) <= LINES, "\n".join(told[:60])
+    assert not [line for line in told if "Traceback" in line]
+    assert told[-1].startswith("thumbtune: workspace: ")
+    assert told[-1].endswith("or choose another workspace.")
 
 
 def test_steps_run_in_the_workers(runner: str) -> None:
