@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def start_thumbtune(
         },
         cwd=Path(__file__).parent.parent,
     )
+
+
+def test_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text())
+    told = CliRunner().invoke(app, ["--version"]).stdout
+    assert told == f"thumbtune {project['project']['version']}\n"
 
 
 def test_models_lists_the_versions_and_the_champion(

@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,8 +46,18 @@ WORKSPACE = "~/.thumbtune"
 METRICS = ("Recall@1", "Recall@5", "MRR")
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"thumbtune {version('thumbtune')}")
+        raise typer.Exit
+
+
 @app.callback()
-def about() -> None:
+def about(
+    asked: Annotated[
+        bool, typer.Option("--version", help="Print it.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
     """Use the models that were trained for a channel."""
 
 
