@@ -68,12 +68,14 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Splits]
 def run(
     shared: tuple[Workspace, Splits], seed: int = 42, **parameters: object
 ) -> tuple[SentenceTransformer, list[LossPoint], float]:
+    """Train on stored features, which give the weights of whole forward passes (test_features)."""
     workspace, splits = shared
     model = SentenceTransformer(str(MODEL))
     freeze(model, ["projection"])
     settings = TrainingParameters.model_validate({"learning_rate": 1e-3, **parameters})
     train, valid = splits["train"], splits["valid"]
-    history, epoch = fine_tune(model, workspace, train, valid, settings, MEASURES, seed)
+    head, _ = head_of(workspace, model, [*train, *valid])
+    history, epoch = fine_tune(head, workspace, train, valid, settings, MEASURES, seed)
     return model, history, epoch
 
 
