@@ -11,7 +11,9 @@ train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	  --negatives.text_model sample \
 	  --training.epochs 10 --training.learning_rate 0.001
 
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# One process more than there are cores, at most four: tests wait for servers half of their time.
+PROCESSES := $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")
+SIDE_BY_SIDE := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED) ## all tests but the next target's
 	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
