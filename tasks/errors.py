@@ -65,10 +65,11 @@ def says_full(text: str) -> bool:
     return any(words in text for words in NO_SPACE)
 
 
-def _names(kind: type[UserError]) -> Iterator[str]:
-    yield kind.__name__
+def kinds_of(kind: type[UserError]) -> Iterator[type[UserError]]:
+    """A kind of errors, and all that are special cases of it, as far as they are loaded."""
+    yield kind
     for special in kind.__subclasses__():
-        yield from _names(special)
+        yield from kinds_of(special)
 
 
 class OneLine(logging.Filter):
@@ -97,7 +98,9 @@ class OneLine(logging.Filter):
 
     def _finished(self, record: logging.LogRecord, state: re.Match[str]) -> bool:
         said = record.msg[state.end() :]
-        if said.partition(":")[0] not in _names(UserError) and not _is_of_the_disk(said):
+        if said.partition(":")[0] not in {
+            kind.__name__ for kind in kinds_of(UserError)
+        } and not _is_of_the_disk(said):
             return True
         record.msg = state[1]
         return record.name != "prefect.task_runs"

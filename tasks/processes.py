@@ -1,20 +1,25 @@
 """Several processes that work on one job side by side, one per GPU, started by torchrun."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import torch
 from pydantic import BaseModel
 
-from tasks.errors import UserError
+from tasks.errors import VERBOSE, UserError, kinds_of
 
 ERROR = "error.json"
+USER_ERROR = "user_error.json"
+LINES = 500  # of what the processes say on stderr, to be shown if they fail
 
 
 class ProcessesError(UserError):
@@ -26,16 +31,19 @@ def run_in_processes(
 ) -> bytes:
     """Run `python -m module JOB RESULT` in several processes of this machine that know each other.
 
-    If one of them fails, or this one is interrupted, all are ended.
+    If one of them fails, or this one is interrupted, all are ended. What they say on stderr is
+    shown if they fail, unless the user can mend it.
 
     Args:
-        module: its main reads the job from the file JOB; the process of rank 0 writes to RESULT.
+        module: its main reads the job from the file JOB and works in `one_of_several`; the process
+            of rank 0 writes to RESULT.
         tell: gets each line that the processes print.
 
     Returns:
         The content of RESULT.
 
     Raises:
+        UserError: that of a process.
         ProcessesError: a process failed, or there are fewer GPUs than processes.
     """
     check_devices(processes)
@@ -45,8 +53,11 @@ def run_in_processes(
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--local-addr", "127.0.0.1", "--nproc-per-node", str(processes)]
         command += ["--module", module, str(folder / "job.json"), str(folder / "result.json")]
-        code = _run(command, _environment(processes, folder), tell)
+        code, said = _run(command, _environment(processes, folder), tell)
         if code != 0:
+            if error := _user_error(folder / USER_ERROR):
+                raise error
+            sys.stderr.writelines(said)
             why = _first_failure(folder / ERROR) or f"exit code {code}, see its output"
             raise ProcessesError(f"training.processes: one of {processes} processes failed: {why}")
         return (folder / "result.json").read_bytes()
@@ -72,15 +83,27 @@ def _environment(processes: int, folder: Path) -> dict[str, str]:
     return environment
 
 
-def join_processes() -> None:
-    """Make this process one of those that `run_in_processes` has started, on a GPU of its own.
+@contextlib.contextmanager
+def one_of_several(result: str) -> Iterator[None]:
+    """Be one of the processes that `run_in_processes` has started, on a GPU of its own.
 
-    It ends with the process that called that, even if that one is killed.
+    It ends with the process that called that, even if that one is killed. An error of the user is
+    raised there as what it is.
+
+    Args:
+        result: the file RESULT.
     """
     threading.Thread(target=_end_at_end_of_input, daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.distributed.init_process_group()
+    try:
+        yield
+    except UserError as error:
+        told = {"kind": type(error).__name__, "message": str(error)}
+        Path(result).with_name(USER_ERROR).write_text(json.dumps(told))
+        raise
+    torch.distributed.destroy_process_group()
 
 
 def _end_at_end_of_input() -> None:
@@ -88,16 +111,37 @@ def _end_at_end_of_input() -> None:
     os._exit(1)
 
 
-def _run(command: list[str], environment: dict[str, str], tell: Callable[[str], None]) -> int:
+def _run(
+    command: list[str], environment: dict[str, str], tell: Callable[[str], None]
+) -> tuple[int, deque[str]]:
+    """The exit code, and the last lines of stderr."""
     pipe = subprocess.PIPE  # of the input nothing comes but its end
-    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True) as process:
+    streams = {"stdin": pipe, "stdout": pipe, "stderr": None if os.environ.get(VERBOSE) else pipe}
+    said = deque[str](maxlen=LINES)
+    with subprocess.Popen(command, env=environment, text=True, **streams) as process:
+        listener = threading.Thread(target=_listen, args=(process.stderr, said))
+        listener.start()
         try:
             for line in process.stdout or ():
                 tell(line.rstrip())
         except BaseException:
             process.terminate()  # torchrun ends its processes
             raise
-    return process.returncode
+        listener.join()
+    return process.returncode, said
+
+
+def _listen(stream: IO[str] | None, said: deque[str]) -> None:
+    said.extend(stream or ())
+
+
+def _user_error(file: Path) -> UserError | None:
+    """What a process left there, as the error that it was."""
+    if not file.exists():
+        return None
+    told = json.loads(file.read_bytes())
+    kinds = {kind.__name__: kind for kind in kinds_of(UserError)}
+    return kinds.get(told["kind"], UserError)(told["message"])
 
 
 def _first_failure(file: Path) -> str:

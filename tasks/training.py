@@ -39,7 +39,7 @@ from tasks.features import head_of, image_key, reads_features, title_key
 from tasks.freezing import TrainableParameters, freeze
 from tasks.models import ModelReference, hash_of, load_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
-from tasks.processes import join_processes, run_in_processes
+from tasks.processes import one_of_several, run_in_processes
 from tasks.thumbnails import Example, load_image
 from tasks.towers import Precision, bytes_of
 from tasks.workspace import Table, Workspace, checksum
@@ -498,14 +498,13 @@ def save(model: SentenceTransformer, workspace: Workspace, name: str) -> ModelRe
 @record  # tells torchrun why a process failed
 def main(job: str, result: str) -> None:
     """One of several processes: read the job; the one of rank 0 writes what came of it."""
-    join_processes()
-    logging.basicConfig(stream=sys.stdout, format="%(message)s")
-    logger = logging.getLogger("thumbtune")
-    logger.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
-    trained = train(TrainingJob.model_validate_json(Path(job).read_bytes()), logger)
-    if trained:
-        Path(result).write_text(trained.model_dump_json())
-    torch.distributed.destroy_process_group()
+    with one_of_several(result):
+        logging.basicConfig(stream=sys.stdout, format="%(message)s")
+        logger = logging.getLogger("thumbtune")
+        logger.setLevel(logging.INFO if get_rank() == 0 else logging.WARNING)
+        trained = train(TrainingJob.model_validate_json(Path(job).read_bytes()), logger)
+        if trained:
+            Path(result).write_text(trained.model_dump_json())
 
 
 if __name__ == "__main__":

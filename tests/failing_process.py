@@ -1,5 +1,6 @@
 """One of several processes: rank 1 fails while rank 0 waits for it."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -7,17 +8,24 @@ from pathlib import Path
 from torch.distributed import get_rank
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from tasks.processes import join_processes
+from tasks.processes import one_of_several
+from tasks.thumbnails import DamagedThumbnailError
+
+ERRORS = {
+    "nobody expects it": ValueError("a long story\nrank 1 cannot go on"),
+    "the user can mend it": DamagedThumbnailError("a.jpg is damaged"),
+}
 
 
 @record
 def main(job: str, result: str) -> None:
-    join_processes()
-    if get_rank() == 1:
-        raise ValueError("a long story\nrank 1 cannot go on")
-    print(Path(job).read_text(), flush=True)
-    time.sleep(600)
-    Path(result).touch()
+    with one_of_several(result):
+        asked = json.loads(Path(job).read_bytes())["name"]
+        if get_rank() == 1:
+            raise ERRORS[asked]
+        print(asked, flush=True)
+        time.sleep(600)
+        Path(result).touch()
 
 
 if __name__ == "__main__":

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 from sentence_transformers import SentenceTransformer
 
 from sample import MODEL
+from tasks.evaluation import NotFiniteError
 from tasks.models import folder_of, resolve_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.processes import ProcessesError, check_devices, run_in_processes
+from tasks.thumbnails import DamagedThumbnailError
 from tasks.training import Arguments, TrainedModel, train_model
 from tasks.workspace import Table, Workspace
 from tests.small_channel import make_examples
@@ -88,14 +90,36 @@ def test_two_processes_train_the_model_that_one_does(
     assert [p.valid_mrr for p in two.history] == [p.valid_mrr for p in one.history]
 
 
-def test_when_one_process_fails_all_end_and_its_reason_is_told() -> None:
+def test_when_one_process_fails_all_end_and_its_reason_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     lines: list[str] = []
     with pytest.raises(ProcessesError) as raised:
-        run_in_processes("tests.failing_process", Job(name="it"), 2, lines.append)
+        run_in_processes("tests.failing_process", Job(name="nobody expects it"), 2, lines.append)
     assert str(raised.value) == (
         "training.processes: one of 2 processes failed: rank 1 cannot go on"
     )
-    assert lines in ([], ['{"name":"it"}'])
+    assert lines in ([], ["nobody expects it"])
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_a_user_can_mend_is_raised_as_what_it_is_and_nothing_more_is_said(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(DamagedThumbnailError, match=r"^a\.jpg is damaged$"):
+        run_in_processes("tests.failing_process", Job(name="the user can mend it"), 2, print)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_training_that_diverges_in_several_processes_says_so_in_one_sentence(
+    workspace: Workspace, examples: Table, capfd: pytest.CaptureFixture[str]
+) -> None:
+    diverging = TrainingParameters(epochs=1, scale=1e39, processes=2)
+    measures = EvaluationParameters()
+    model = resolve_model("sample")
+    with pytest.raises(NotFiniteError, match=r"lower training\.learning_rate"):
+        train_model(workspace, model, examples, diverging, measures, 42, "float32")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
