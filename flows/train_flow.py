@@ -239,12 +239,16 @@ def collect(
 def split_as_before(
     workspace: Workspace, videos: Table, parameters: TrainParameters, stages: Stages
 ) -> Table:
-    """Each video keeps the split that an earlier run of the channel gave it."""
+    """Each video keeps the split that an earlier run of the channel gave it.
+
+    Also one that another run gave it just now: a sweep waits for no training.
+    """
     registry = Registry(workspace, parameters.source, parameters.channel)
-    before = assigned_before(registry, parameters.split, videos)
-    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed, before)
-    keep_assigned(registry, parameters.split, videos, splits)
-    return splits
+    while True:
+        before = assigned_before(registry, parameters.split, videos)
+        splits = stages.run(split, workspace, videos, parameters.split, parameters.seed, before)
+        if keep_assigned(registry, parameters.split, videos, splits):
+            return splits
 
 
 def thumbnail_calls(

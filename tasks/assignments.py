@@ -38,26 +38,40 @@ def assigned_before(registry: Registry, parameters: SplitParameters, videos: Tab
     """
     if parameters.method != "hash":
         return None
-    known = _assignments(registry, parameters)
-    if not known:
-        known = _of_earlier_versions(registry, parameters)
-    if known and known[-1].videos == videos.fingerprint:
-        known = known[:-1]
-    rows = _all(known)
+    known = _assignments(registry, parameters) or _of_earlier_versions(registry, parameters)
+    rows = _all(_without(known, videos))
     return registry.workspace.write_table("assigned", rows) if rows else None
 
 
 def keep_assigned(
     registry: Registry, parameters: SplitParameters, videos: Table, splits: Table
-) -> None:
-    """Write down what a run has assigned: a table of `SplitVideo`."""
+) -> bool:
+    """Write down what a run has assigned: a table of `SplitVideo`.
+
+    Returns:
+        False if another run has assigned something meanwhile: split again, by what is known now.
+    """
     if parameters.method != "hash":
-        return
-    known = set(_all(_assignments(registry, parameters)))
-    rows = registry.workspace.read_table(splits, SplitVideo)
-    new = [row for video in rows if (row := Assigned.of(video)) not in known]
-    if new:
-        _append(registry, parameters, videos.fingerprint, new)
+        return True
+    records = registry.records(FOLDER, Assignment)
+    known = [record for record in records if record.shares == _shares(parameters)]
+    given = {row.id: row.split for row in _all(_without(known, videos))}
+    rows = [Assigned.of(row) for row in registry.workspace.read_table(splits, SplitVideo)]
+    if any(given.get(row.id, row.split) != row.split for row in rows):
+        return False
+    seen = set(_all(known))
+    if not (new := [row for row in rows if row not in seen]):
+        return True
+    last = records[-1].number if records else 0
+    made = Assignment(
+        number=last + 1, shares=_shares(parameters), videos=videos.fingerprint, assigned=new
+    )
+    return registry.append_after(FOLDER, last, made)
+
+
+def _without(known: list[Assignment], videos: Table) -> list[Assignment]:
+    """What was known when a list was split, if it was the last one."""
+    return known[:-1] if known and known[-1].videos == videos.fingerprint else known
 
 
 def _all(assignments: Iterable[Assignment]) -> list[Assigned]:
@@ -76,22 +90,22 @@ def _assignments(registry: Registry, parameters: SplitParameters) -> list[Assign
 
 
 def _of_earlier_versions(registry: Registry, parameters: SplitParameters) -> list[Assignment]:
-    """What the newest version was trained with, where an earlier thumbtune has kept no more."""
-    for version in reversed(registry.versions()):
+    """What the versions were trained with, where an earlier thumbtune has kept no more.
+
+    Where they differ the newest counts.
+    """
+    rows = {}
+    for version in registry.versions():
         made_by = version.parameters.split
         alike = made_by.method == "hash" and _shares(made_by) == _shares(parameters)
         if alike and version.examples.is_whole(registry.workspace):
-            rows = registry.workspace.read_table(version.examples, Example)
-            return [_append(registry, parameters, "", [Assigned.of(row) for row in rows])]
-    return []
+            examples = registry.workspace.read_table(version.examples, Example)
+            rows |= {row.id: Assigned.of(row) for row in examples}
+    if not rows:
+        return []
+    assigned, shares = list(rows.values()), _shares(parameters)
 
+    def numbered(number: int) -> Assignment:
+        return Assignment(number=number, shares=shares, videos="", assigned=assigned)
 
-def _append(
-    registry: Registry, parameters: SplitParameters, videos: str, rows: list[Assigned]
-) -> Assignment:
-    return registry.append(
-        FOLDER,
-        lambda number: Assignment(
-            number=number, shares=_shares(parameters), videos=videos, assigned=rows
-        ),
-    )
+    return [registry.append(FOLDER, numbered)]

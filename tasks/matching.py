@@ -322,10 +322,15 @@ def counted(left_out: Mapping[str, int]) -> str:
 def _check_enough(workspace: Workspace, version: Version, examples: Sequence[Example]) -> None:
     """Raise NoModelError if no pair is left that a title can be held against."""
     if all(example.split == "train" for example in examples):
-        raise NoModelError(
-            f"The thumbnails of version {version.number} are no longer in {workspace}/thumbnails. "
-            "Train again: what can be fetched is fetched again."
-        )
+        raise NoModelError(pictures_gone(workspace, f"thumbnails of version {version.number}"))
+
+
+def pictures_gone(workspace: Workspace, which: str) -> str:
+    """What is said where nothing is left to look at."""
+    return (
+        f"The {which} are no longer in {workspace}/thumbnails. Train again: what can be fetched "
+        "is fetched again."
+    )
 
 
 def examples_of(workspace: Workspace, version: Version) -> list[Example]:

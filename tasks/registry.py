@@ -185,6 +185,11 @@ class Registry:
         """Keep one more of it, which is made for its number."""
         return _append(self.workspace, f"{self.path}/{folder}", make)
 
+    def append_after(self, folder: str, last: int, record: Record) -> bool:
+        """Keep one more of it, with the number after the last: False if somebody was faster."""
+        path = f"{self.path}/{folder}/{last + 1:06}.json"
+        return self.workspace.create(path, _as_bytes(record))
+
     def decision_on(self, version: int) -> Decision | None:
         """The first decision on a version, if there is any."""
         return next((made for made in self.decisions() if made.version == version), None)
@@ -275,8 +280,7 @@ class Registry:
         made = Decision(
             number=last + 1, version=version, champion=champion, why=why, at=datetime.now(UTC)
         )
-        path = f"{self.path}/decisions/{made.number:06}.json"
-        return made if self.workspace.create(path, _as_bytes(made)) else None
+        return made if self.append_after("decisions", last, made) else None
 
     def roll_back(self, version: int, why: str) -> Decision:
         """Make a version the champion by hand.

@@ -195,10 +195,12 @@ def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
     if not any(seen.values()):
         return None
     counts = " and ".join(f"{count} videos of {split}" for split, count in seen.items() if count)
+    why = f"split.method is {method}; hash gives videos of equal title the same split."
+    if method == "hash":
+        why = "They were given their splits when the titles differed, and a video keeps its split."
     return (
         f"{counts} have titles that train has too (case and invisible characters do not count), so "
-        f"what is measured there is too good. split.method is {method}; hash keeps equal titles "
-        "together."
+        f"what is measured there is too good. {why}"
     )
 
 
