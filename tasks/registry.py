@@ -16,7 +16,7 @@ from itertools import count
 from pathlib import PurePath
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.channels import Identity, identify_here, recorded_channel
 from tasks.commands import (
@@ -66,9 +66,12 @@ class Decision(BaseModel):
 
 
 class Seen(BaseModel):
-    """Ids of all videos that the last finished run listed."""
+    """What the last finished run listed that had new videos, and when."""
 
     videos: list[str] = []
+    """Ids of all videos."""
+    at: AwareDatetime | None = None
+    """None in what an earlier thumbtune wrote."""
 
 
 class DamagedRecordError(UserError, ValueError):
@@ -201,24 +204,30 @@ class Registry:
         return next((v for v in reversed(self.versions()) if v.number in decided), None)
 
     def note_seen(self, videos: list[str]) -> None:
-        """Write down which videos a run has listed, once it has decided on its model.
+        """Write down which videos a run has listed, and when, once it has decided on its model.
 
         Nothing is written if the newest version knows them. It may be an older run's, since equal
         weights are no new version, or of an earlier thumbtune, which left some out.
         """
         if not self.seen(self.newest()).issuperset(videos):
-            noted = Seen(videos=videos).model_dump_json().encode()
-            self.workspace.write(f"{self.path}/seen.json", noted)
+            noted = Seen(videos=videos, at=datetime.now(UTC))
+            self.workspace.write(f"{self.path}/seen.json", noted.model_dump_json().encode())
 
     def seen(self, newest: Version | None) -> set[str]:
         """Ids of the videos that the newest version, or the last finished run, has listed."""
+        return {*newest.seen, *self._last_run().videos} if newest else set()
+
+    def trained_at(self, newest: Version | None) -> datetime | None:
+        """When a training last took new videos, also if it came to the weights of a version."""
         if newest is None:
-            return set()
+            return None
+        return max(newest.created, self._last_run().at or newest.created)
+
+    def _last_run(self) -> Seen:
         try:
-            last = Seen.model_validate_json(self.workspace.read(f"{self.path}/seen.json"))
+            return Seen.model_validate_json(self.workspace.read(f"{self.path}/seen.json"))
         except (OSError, ValueError):  # there is none, or it is damaged
-            last = Seen()
-        return {*newest.seen, *last.videos}
+            return Seen()
 
     def add(
         self,
