@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import PurePath
 from typing import TypeVar
 
+from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.channels import Identity, identify_here, recorded_channel
@@ -295,13 +296,14 @@ class Registry:
             ModelNotFoundError: its weights are damaged.
         """
         model = self.version(version).model
-        if not model.is_there(self.workspace):
-            raise UnknownVersionError(
-                f"The weights of version {version} of {self.name} are no longer there "
-                "(promotion.keep_models tells how many are kept). Choose a later version."
-            )
-        folder_of(model, self.workspace)
-        return self.decide(version, version, why)
+        with _models_lock(self.workspace):
+            if not model.is_there(self.workspace):
+                raise UnknownVersionError(
+                    f"The weights of version {version} of {self.name} are no longer there "
+                    "(promotion.keep_models tells how many are kept). Choose a later version."
+                )
+            folder_of(model, self.workspace)
+            return self.decide(version, version, why)
 
     def remove_old_models(self, keep: int) -> list[int]:
         """Delete the weights of old versions; their records stay.
@@ -313,6 +315,10 @@ class Registry:
             The versions whose weights were deleted now; none while another channel's records are
             damaged, since what it keeps is not known.
         """
+        with _models_lock(self.workspace):
+            return self._remove_old_models(keep)
+
+    def _remove_old_models(self, keep: int) -> list[int]:
         versions, decisions = self.versions(), self.decisions()
         kept = _kept(versions, decisions, keep)
         try:
@@ -365,6 +371,14 @@ class Registry:
             yield
         finally:
             lock.release()
+
+
+def _models_lock(workspace: Workspace) -> FileLock:
+    """Held while weights are deleted, and while a version is chosen whose weights must stay.
+
+    It is one for all channels, since two may have one model. Among machines it holds as all locks.
+    """
+    return workspace.lock(".models.lock")
 
 
 def _kept(versions: list[Version], decisions: list[Decision], keep: int) -> list[Version]:

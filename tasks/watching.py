@@ -120,8 +120,8 @@ def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameter
 
 
 EARLY = timedelta(minutes=90)
-"""So much of a time may lack, and a tenth at most: a schedule's runs do not begin to the second, and
-a day in spring has 23 hours. A watch that came a moment too early would wait for the next one."""
+"""So much of a time may lack, a tenth at most: a schedule's runs do not begin to the second, and a
+day in spring has 23 hours. A watch that came a moment too early would wait for the next one."""
 
 
 def nearly(time: timedelta) -> timedelta:
