@@ -39,7 +39,7 @@ from tasks.parameters import ThumbnailsParameters, TrainParameters, takes
 from tasks.preflight import check_training
 from tasks.promotion import Verdict, in_one_line, promote, register
 from tasks.publishing import publish
-from tasks.registry import Registry, Version
+from tasks.registry import Decision, Registry, Version
 from tasks.report import FunnelStage, left_out, write_report
 from tasks.sources import Video
 from tasks.splits import split
@@ -134,6 +134,7 @@ def train_and_promote(
 ) -> TrainRun:
     """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
+    decided = len(registry.decisions())
     model, text_model = find_models(parameters, stages)
     remember_folder(model, workspace)
     funnel, videos, examples, work = collect(workspace, parameters, stages, text_model)
@@ -159,6 +160,7 @@ def train_and_promote(
     version = register(workspace, told, seen, examples, untouched, fine_tuned)
     verdict = None
     while verdict is None:  # somebody may choose another champion by hand while one is measured
+        decided += tell_of_others(registry.decisions()[decided:], registry)
         champion, met = registry.champion(), ChampionMeasured()
         if champion and not registry.decision_on(version.number):
             own = precision if is_of_kind(champion, model, parameters) else "float32"
@@ -182,6 +184,16 @@ def train_and_promote(
         left_out=left_out(funnel),
         stages=stages.summary(),
     )
+
+
+def tell_of_others(decisions: Sequence[Decision], registry: Registry) -> int:
+    """Log what was decided while this run went on, mostly by hand; how many decisions it was."""
+    for made in decisions:
+        get_run_logger().info(
+            "While this run went on, it was decided on version %d of %s: %s; champion: %s",
+            *(made.version, registry.name, made.why, made.champion or "none"),
+        )
+    return len(decisions)
 
 
 def find_models(

@@ -16,7 +16,8 @@ from itertools import count
 from pathlib import PurePath
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from filelock import FileLock
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from tasks.channels import Identity, identify_here, recorded_channel
 from tasks.commands import (
@@ -66,9 +67,12 @@ class Decision(BaseModel):
 
 
 class Seen(BaseModel):
-    """Ids of all videos that the last finished run listed."""
+    """What the last finished run listed that had new videos, and when."""
 
     videos: list[str] = []
+    """Ids of all videos."""
+    at: AwareDatetime | None = None
+    """None in what an earlier thumbtune wrote."""
 
 
 class DamagedRecordError(UserError, ValueError):
@@ -206,24 +210,30 @@ class Registry:
         return next((v for v in reversed(self.versions()) if v.number in decided), None)
 
     def note_seen(self, videos: list[str]) -> None:
-        """Write down which videos a run has listed, once it has decided on its model.
+        """Write down which videos a run has listed, and when, once it has decided on its model.
 
         Nothing is written if the newest version knows them. It may be an older run's, since equal
         weights are no new version, or of an earlier thumbtune, which left some out.
         """
         if not self.seen(self.newest()).issuperset(videos):
-            noted = Seen(videos=videos).model_dump_json().encode()
-            self.workspace.write(f"{self.path}/seen.json", noted)
+            noted = Seen(videos=videos, at=datetime.now(UTC))
+            self.workspace.write(f"{self.path}/seen.json", noted.model_dump_json().encode())
 
     def seen(self, newest: Version | None) -> set[str]:
         """Ids of the videos that the newest version, or the last finished run, has listed."""
+        return {*newest.seen, *self._last_run().videos} if newest else set()
+
+    def trained_at(self, newest: Version | None) -> datetime | None:
+        """When a training last took new videos, also if it came to the weights of a version."""
         if newest is None:
-            return set()
+            return None
+        return max(newest.created, self._last_run().at or newest.created)
+
+    def _last_run(self) -> Seen:
         try:
-            last = Seen.model_validate_json(self.workspace.read(f"{self.path}/seen.json"))
+            return Seen.model_validate_json(self.workspace.read(f"{self.path}/seen.json"))
         except (OSError, ValueError):  # there is none, or it is damaged
-            last = Seen()
-        return {*newest.seen, *last.videos}
+            return Seen()
 
     def add(
         self,
@@ -290,13 +300,14 @@ class Registry:
             ModelNotFoundError: its weights are damaged.
         """
         model = self.version(version).model
-        if not model.is_there(self.workspace):
-            raise UnknownVersionError(
-                f"The weights of version {version} of {self.name} are no longer there "
-                "(promotion.keep_models tells how many are kept). Choose a later version."
-            )
-        folder_of(model, self.workspace)
-        return self.decide(version, version, why)
+        with _models_lock(self.workspace):
+            if not model.is_there(self.workspace):
+                raise UnknownVersionError(
+                    f"The weights of version {version} of {self.name} are no longer there "
+                    "(promotion.keep_models tells how many are kept). Choose a later version."
+                )
+            folder_of(model, self.workspace)
+            return self.decide(version, version, why)
 
     def remove_old_models(self, keep: int) -> list[int]:
         """Delete the weights of old versions; their records stay.
@@ -308,6 +319,10 @@ class Registry:
             The versions whose weights were deleted now; none while another channel's records are
             damaged, since what it keeps is not known.
         """
+        with _models_lock(self.workspace):
+            return self._remove_old_models(keep)
+
+    def _remove_old_models(self, keep: int) -> list[int]:
         versions, decisions = self.versions(), self.decisions()
         kept = _kept(versions, decisions, keep)
         try:
@@ -360,6 +375,14 @@ class Registry:
             yield
         finally:
             lock.release()
+
+
+def _models_lock(workspace: Workspace) -> FileLock:
+    """Held while weights are deleted, and while a version is chosen whose weights must stay.
+
+    It is one for all channels, since two may have one model. Among machines it holds as all locks.
+    """
+    return workspace.lock(".models.lock")
 
 
 def _kept(versions: list[Version], decisions: list[Decision], keep: int) -> list[Version]:

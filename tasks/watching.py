@@ -20,6 +20,7 @@ from tasks.sources.feed import FeedError, newest_videos
 from tasks.videos import end_listing, list_videos, listed_as, listing_begins
 from tasks.workspace import Table, Workspace
 
+DAY = timedelta(days=1)
 EVENT = "thumbtune.videos.new"
 """What the trigger of the train deployment in prefect.yaml waits for."""
 
@@ -118,9 +119,14 @@ def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameter
         raise ChannelsFileError(f"{place}: {f'{field}: ' if field else ''}{message}") from None
 
 
-EARLY = 0.9
-"""Share of `retry_hours` that is enough: a schedule's runs do not begin to the second, and a day in
-spring has 23 hours. A watch that comes a moment too early would wait for the next one, a day on."""
+EARLY = timedelta(minutes=90)
+"""So much of a time may lack, a tenth at most: a schedule's runs do not begin to the second, and a
+day in spring has 23 hours. A watch that came a moment too early would wait for the next one."""
+
+
+def nearly(time: timedelta) -> timedelta:
+    """So much of a time is enough for a watch that comes a little early."""
+    return time - min(EARLY, time / 10)
 
 
 class News(BaseModel):
@@ -173,10 +179,10 @@ def judge_news(
 
     Args:
         new: ids of the new long-form videos.
-        trained_at: when the newest version was made, None if there is none.
+        trained_at: when the last training was, None if there is no version.
     """
     if memory.announced_at and memory.announced == _mark(new):
-        again = memory.announced_at + EARLY * timedelta(hours=options.retry_hours)
+        again = memory.announced_at + nearly(timedelta(hours=options.retry_hours))
         if now < again:
             return False, f"training was started for these {len(new)} videos; again at {again:%c}"
     if trained_at is None:
@@ -185,9 +191,9 @@ def judge_news(
         return False, "nothing new"
     if len(new) >= options.min_new:
         return True, f"{len(new)} new videos"
-    age = (now - trained_at).total_seconds() / 86400
-    if age >= options.max_age_days:
-        return True, f"{len(new)} new videos, and the newest model is {age:.0f} days old"
+    age = now - trained_at
+    if age >= nearly(timedelta(days=options.max_age_days)):
+        return True, f"{len(new)} new videos, and the last training was {age / DAY:.0f} days ago"
     return False, f"{len(new)} new videos; {options.min_new} start a training"
 
 
@@ -221,7 +227,7 @@ def look_for_news(
     unseen = [video for video in found.videos if video.id not in seen]
     new = [video.id for video in unseen]
     now = datetime.now(UTC)
-    train, why = judge_news(new, newest.created if newest else None, memory, options, now)
+    train, why = judge_news(new, registry.trained_at(newest), memory, options, now)
     dismissed = sorted({*listed} & {*found.shorts})
     update: dict[str, Any] = {"dismissed": dismissed, "longest_short": limit, "waiting": new}
     if train:

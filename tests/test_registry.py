@@ -131,6 +131,22 @@ def test_old_versions_lose_their_weights_but_not_their_record(
         registry.roll_back(3, "")
 
 
+def test_weights_are_not_deleted_while_they_are_checked_for_a_rollback(
+    registry: Registry, workspace: Workspace
+) -> None:
+    large = workspace.root / "models" / "key1" / "model" / "large.safetensors"
+    large.parent.mkdir(parents=True)
+    with large.open("wb") as file:
+        file.truncate(300_000_000)  # of zeros, which take a while to check and no place
+    [first, *_] = [add(registry, n, workspace) for n in (1, 2, 3)]
+    with ThreadPoolExecutor(1) as pool:
+        rollback = pool.submit(registry.roll_back, 1, "by hand")
+        time.sleep(0.1)
+        assert 2 in registry.remove_old_models(keep=1)
+    was_refused = isinstance(rollback.exception(), UnknownVersionError)  # if it came too late
+    assert first.model.is_there(workspace) is not was_refused
+
+
 def test_weights_that_another_channel_keeps_are_not_deleted(
     registry: Registry, workspace: Workspace
 ) -> None:

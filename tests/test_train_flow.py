@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -224,6 +225,29 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason
     index = open_index(workspace, place)
     indexed = {row.id for row in workspace.read_table(champion.examples, Example)}
     assert {entry.id for entry in index.entries} == indexed
+
+
+@pytest.mark.usefixtures("channel")
+def test_a_rollback_during_a_run_is_met_and_told_in_one_line(
+    youtube: YouTubeServer, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(Workspace.open(options["workspace"]), "youtube", "@tester")
+    for rate in (0.01, 0.02):
+        train(**{**options, "training": {"learning_rate": rate, "epochs": 1}})
+    registry.roll_back(2, "before")
+
+    def roll_back_once() -> None:
+        youtube.before_page = lambda: None
+        registry.roll_back(1, "the other one misses the point")
+
+    youtube.before_page = roll_back_once
+    with caplog.at_level(logging.INFO):
+        run = train(**{**options, "training": {"epochs": 1}, "videos": {"expiration_hours": 0}})
+    assert run.verdict.differences[0].opponent == "champion"
+    assert [line for line in caplog.messages if line.startswith("While this run went on")] == [
+        f"While this run went on, it was decided on version 1 of {registry.name}: the other one "
+        "misses the point; champion: 1"
+    ]
 
 
 @pytest.mark.usefixtures("channel")

@@ -80,12 +80,14 @@ def test_a_wrong_file_of_channels_is_named(
         (0, 90, False, "nothing new"),
         (2, 1, False, "2 new videos; 3 start a training"),
         (3, 1, True, "3 new videos"),
-        (1, 30, True, "1 new videos, and the newest model is 30 days old"),
+        (1, 30, True, "1 new videos, and the last training was 30 days ago"),
+        (1, 30 - 1.4 / 24, True, "1 new videos, and the last training was 30 days ago"),
+        (1, 30 - 1.6 / 24, False, "1 new videos; 3 start a training"),
         (60, None, True, "60 videos and no model yet"),
     ],
 )
 def test_training_starts_for_enough_new_videos_or_after_some_time(
-    new: int, age_days: int | None, train: bool, why: str
+    new: int, age_days: float | None, train: bool, why: str
 ) -> None:
     videos = [str(n) for n in range(new)]
     trained_at = None if age_days is None else NOW - timedelta(days=age_days)
@@ -100,6 +102,7 @@ def test_training_starts_for_enough_new_videos_or_after_some_time(
         (24 - 0.2 / 3600, True),
         (23, True),
         (25, True),
+        (22, False),
         (12, False),
     ],
 )
@@ -110,6 +113,15 @@ def test_a_daily_watch_tries_again_the_next_day_also_a_moment_early_and_after_a_
     memory = Memory(announced=_mark(videos), announced_at=NOW)
     now = NOW + timedelta(hours=hours_later)
     assert judge_news(videos, NOW, memory, OPTIONS, now)[0] == train
+
+
+@pytest.mark.parametrize(("hours_later", "train"), [(0.95, True), (0.85, False)])
+def test_of_a_short_time_a_tenth_may_lack(hours_later: float, train: bool) -> None:
+    options = OPTIONS.model_copy(update={"max_age_days": 1 / 24, "retry_hours": 1.0})
+    memory = Memory(announced=_mark(["a"]), announced_at=NOW)
+    now = NOW + timedelta(hours=hours_later)
+    for known in (memory, Memory()):
+        assert judge_news(["a"], NOW, known, options, now)[0] == train
 
 
 def test_a_feed_that_cannot_be_read_says_why(
@@ -254,6 +266,24 @@ def test_new_videos_that_shorts_push_out_of_the_feed_are_not_forgotten(
     assert watch(**options)[0].new == 2
     assert watch(**options)[0].new == 2
     assert watch(**{**options, "max_age_days": 1e-9})[0].train
+
+
+def test_the_age_is_that_of_the_last_training_also_if_it_came_to_the_weights_of_a_version(
+    channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    channels = json.loads(options["channels"].read_text())
+    channels["defaults"]["training"]["learning_rate"] = 1e-12  # too little to change a weight
+    options["channels"].write_text(json.dumps(channels))
+    watch(**options)
+    registry = registry_of(options)
+    record = registry.workspace.root / registry.path / "versions" / "000001.json"
+    long_ago = (datetime.now(UTC) - timedelta(days=31)).isoformat()
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"created": long_ago}))
+    channel.append(make_video(100))
+    assert watch(**options)[0].why == "1 new videos, and the last training was 31 days ago"
+    assert len(registry.versions()) == 1
+    channel.append(make_video(102))
+    assert watch(**options)[0].why == "1 new videos; 3 start a training"
 
 
 @pytest.mark.usefixtures("channel")
