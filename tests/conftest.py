@@ -144,6 +144,13 @@ def s3(
     S3FileSystem.clear_instance_cache()
 
 
+@pytest.fixture(scope="session")
+def make_httpserver() -> Iterator[HTTPServer]:
+    """The server of `httpserver`, in which a client that keeps its line open blocks nobody."""
+    with HTTPServer(threaded=True) as server:
+        yield server
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace.open(tmp_path / "workspace")
