@@ -89,7 +89,8 @@ def _json_list(name: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _list_within(value: Any) -> str:
-    inner = [key for key, part in value.items() if isinstance(part, list)] if value else []
+    parts = value.items() if isinstance(value, dict) else ()
+    inner = [key for key, part in parts if isinstance(part, list)]
     return f" It holds one under {listed(inner, 1)}: leave only that in the file." if inner else ""
 
 
