@@ -94,7 +94,7 @@ def _of_earlier_versions(registry: Registry, parameters: SplitParameters) -> lis
 
     Where they differ the newest counts.
     """
-    rows = {}
+    rows: dict[str, Assigned] = {}
     for version in registry.versions():
         made_by = version.parameters.split
         alike = made_by.method == "hash" and _shares(made_by) == _shares(parameters)

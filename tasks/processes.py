@@ -116,9 +116,11 @@ def _run(
 ) -> tuple[int, deque[str]]:
     """The exit code, and the last lines of stderr."""
     pipe = subprocess.PIPE  # of the input nothing comes but its end
-    streams = {"stdin": pipe, "stdout": pipe, "stderr": None if os.environ.get(VERBOSE) else pipe}
+    errors = None if os.environ.get(VERBOSE) else pipe
     said = deque[str](maxlen=LINES)
-    with subprocess.Popen(command, env=environment, text=True, **streams) as process:
+    with subprocess.Popen(
+        command, env=environment, stdin=pipe, stdout=pipe, stderr=errors, text=True
+    ) as process:
         listener = threading.Thread(target=_listen, args=(process.stderr, said))
         listener.start()
         try:
