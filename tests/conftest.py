@@ -7,7 +7,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and workers share the cores
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["THUMBTUNE_PRIVATE_HOSTS"] = "localhost, 127.0.0.1"  # where the stand-ins are
-os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.05"
+os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.01"
 
 import contextlib
 import itertools
@@ -19,6 +19,7 @@ from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOCAL_STORAGE_PATH,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
     PREFECT_SERVER_DATABASE_CONNECTION_URL,
@@ -86,6 +87,7 @@ def prefect_harness(
         temporary_settings(
             {
                 PREFECT_API_URL: server.api,
+                PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,  # each run's end waits a second for it
                 PREFECT_SERVER_DATABASE_CONNECTION_URL: server.database,
                 PREFECT_LOCAL_STORAGE_PATH: prefect_results,
                 PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW: "ignore",
