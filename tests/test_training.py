@@ -68,14 +68,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Splits]
 
 
 def run(
-    shared: tuple[Workspace, Splits], seed: int = 42, **parameters: object
+    shared: tuple[Workspace, Splits],
+    seed: int = 42,
+    on_features: bool = True,
+    **parameters: object,
 ) -> tuple[SentenceTransformer, list[LossPoint], float]:
+    """The trained CLIP, by stored features as the flow trains it, or by its full forward."""
     workspace, splits = shared
     model = SentenceTransformer(str(MODEL))
     freeze(model, ["projection"])
     settings = TrainingParameters.model_validate({"learning_rate": 1e-3, **parameters})
     train, valid = splits["train"], splits["valid"]
-    history, epoch = fine_tune(model, workspace, train, valid, settings, MEASURES, seed)
+    reader = head_of(workspace, model, [*train, *valid])[0] if on_features else model
+    history, epoch = fine_tune(reader, workspace, train, valid, settings, MEASURES, seed)
     return model, history, epoch
 
 
@@ -97,14 +102,15 @@ def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_ea
 def test_a_training_looks_for_no_examples_for_a_card_that_we_write(
     shared: tuple[Workspace, Splits], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run(shared, epochs=1)
+    run(shared, on_features=False, epochs=1)
     assert "widget" not in capfd.readouterr().err
 
 
 @pytest.mark.compatibility
-def test_only_the_projections_change(shared: tuple[Workspace, Splits]) -> None:
+@pytest.mark.parametrize("on_features", [True, False])
+def test_only_the_projections_change(shared: tuple[Workspace, Splits], on_features: bool) -> None:
     before = dict(SentenceTransformer(str(MODEL)).named_parameters())
-    after = dict(run(shared)[0].named_parameters())
+    after = dict(run(shared, on_features=on_features)[0].named_parameters())
     changed = [name for name in before if not torch.equal(before[name], after[name].cpu())]
     assert [name.split(".")[-2] for name in changed] == ["visual_projection", "text_projection"]
 
