@@ -15,7 +15,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from flows.train_flow import train
 from tasks.indexing import Entry, NoIndexError, channel_place, index_channel
@@ -128,11 +128,17 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def visitor(browser: Browser) -> Iterator[BrowserContext]:
+    """Who opens every page: the browser has kept the page's scripts, as compiled."""
+    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
+        yield context
+
+
 @pytest.fixture
-def page(site: Site, browser: Browser) -> Iterator[Page]:
+def page(site: Site, visitor: BrowserContext) -> Iterator[Page]:
     """The page, newly opened; it may not raise an error of its own nor ask another host."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    page = context.new_page()
+    page = visitor.new_page()
     asked: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -141,7 +147,7 @@ def page(site: Site, browser: Browser) -> Iterator[Page]:
     page.goto(site.url)
     expect(page.get_by_role("heading", name="sample")).to_be_visible()
     yield page
-    context.close()
+    page.close()
     assert errors == []
     assert [url for url in asked if not url.startswith((site.url, "data:", "blob:"))] == []
 
