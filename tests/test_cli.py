@@ -16,7 +16,7 @@ from tasks.matching import Matcher
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Workspace
-from tests.forks import run_script
+from tests.forks import Script
 from tests.small_channel import add_version
 from tests.test_registry import add
 from tests.test_thumbnails import encoded, picture
@@ -56,7 +56,7 @@ def start_thumbtune(
         "PREFECT_HOME": str(workspace.root / "prefect"),
     }
     here = [*arguments, f"--workspace={workspace.root}"]
-    return run_script("thumbtune/cli.py", here, environment, stdin=stdin)
+    return Script("thumbtune/cli.py", here, environment, stdin).wait()
 
 
 def test_models_lists_the_versions_and_the_champion(
