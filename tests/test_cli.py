@@ -17,6 +17,7 @@ from tasks.matching import Matcher
 from tasks.registry import Registry, Version
 from tasks.thumbnails import Example
 from tasks.workspace import Workspace
+from tests.forks import Script
 from tests.small_channel import add_version
 from tests.test_registry import add
 from tests.test_thumbnails import encoded, picture
@@ -49,20 +50,14 @@ def start_thumbtune(
     workspace: Workspace, *arguments: str, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, with next to nothing in its environment."""
-    return subprocess.run(
-        [sys.executable, "-m", "thumbtune.cli", *arguments, f"--workspace={workspace.root}"],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={
-            "COLUMNS": "120",
-            "PATH": "",
-            "HF_HUB_OFFLINE": "1",
-            "PREFECT_HOME": str(workspace.root / "prefect"),
-        },
-        cwd=Path(__file__).parent.parent,
-    )
+    environment = {
+        "COLUMNS": "120",
+        "PATH": "",
+        "HF_HUB_OFFLINE": "1",
+        "PREFECT_HOME": str(workspace.root / "prefect"),
+    }
+    here = [*arguments, f"--workspace={workspace.root}"]
+    return Script("thumbtune/cli.py", here, environment, stdin).wait()
 
 
 def test_version_is_that_of_the_project() -> None:

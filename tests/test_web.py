@@ -2,10 +2,7 @@
 
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from flows.train_flow import train
 from tasks.indexing import Entry, NoIndexError, channel_place, index_channel
@@ -24,6 +21,8 @@ from tasks.registry import DamagedRecordError, Registry, Version
 from tasks.thumbnails import Example, load_image
 from tasks.workspace import Workspace
 from tests.browser import chromium
+from tests.forks import Script
+from tests.prefect_server import wait_until
 from tests.reverse_proxy import ReverseProxy
 from tests.small_channel import make_examples
 from tests.test_report import NASTY, Tags
@@ -43,7 +42,6 @@ from thumbtune.web import (
     told,
 )
 
-ROOT = Path(__file__).parent.parent
 OTHERS = ["Golden Rocket After Dark", "24 Hours with My Golden Mushroom", "I Built a House"]
 
 expect.set_options(timeout=30_000)
@@ -63,22 +61,24 @@ class Site:
         self.url = f"http://127.0.0.1:{self.port}/"
         self.process = self.start()
 
-    def start(self, stderr: int | None = None) -> subprocess.Popen[str]:
-        """`thumbtune web` on this site's port; what it says goes to the test's own stderr."""
-        command = [sys.executable, "-m", "thumbtune.cli", "web", "--source=sample", *self.options]
-        return subprocess.Popen(
-            [*command, f"--port={self.port}", f"--workspace={self.workspace.root}"],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(self.temporary)},
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
+    def start(self) -> Script:
+        """`thumbtune web` on this site's port."""
+        options = ["web", "--source=sample", *self.options, f"--port={self.port}"]
+        return Script(
+            "thumbtune/cli.py",
+            [*options, f"--workspace={self.workspace.root}"],
+            {**os.environ, "TMPDIR": str(self.temporary)},
         )
+
+    def wait_until_ready(self) -> None:
+        """It says its address then."""
+        wait_until(lambda: "\n" in self.process.stdout, 120, lambda: str(self.process.streams))
+        assert self.url in self.process.stdout
 
     def stop(self) -> int:
         """Stop as a supervisor does; the exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        self.process.terminate()
+        return self.process.wait(30).returncode
 
     def test_rows(self) -> list[Example]:
         """Videos of the channel that the model has not seen."""
@@ -116,8 +116,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for epochs in (1, 6):
         train(**options, training={"epochs": epochs, "learning_rate": 0.001})
     site = Site(workspace, tmp_path_factory.mktemp("temporary"))
-    assert site.process.stdout
-    assert site.url in site.process.stdout.readline()
+    site.wait_until_ready()
     yield site
     site.stop()
 
@@ -128,11 +127,17 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
+@pytest.fixture(scope="module")
+def visitor(browser: Browser) -> Iterator[BrowserContext]:
+    """Who opens every page: the browser has kept the page's scripts, as compiled."""
+    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
+        yield context
+
+
 @pytest.fixture
-def page(site: Site, browser: Browser) -> Iterator[Page]:
+def page(site: Site, visitor: BrowserContext) -> Iterator[Page]:
     """The page, newly opened; it may not raise an error of its own nor ask another host."""
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    page = context.new_page()
+    page = visitor.new_page()
     asked: list[str] = []
     errors: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
@@ -141,7 +146,7 @@ def page(site: Site, browser: Browser) -> Iterator[Page]:
     page.goto(site.url)
     expect(page.get_by_role("heading", name="sample")).to_be_visible()
     yield page
-    context.close()
+    page.close()
     assert errors == []
     assert [url for url in asked if not url.startswith((site.url, "data:", "blob:"))] == []
 
@@ -395,8 +400,7 @@ def test_behind_a_proxy_the_page_works_below_a_path(
 ) -> None:
     options = ("--root-path=/thumbtune", "--allowed-host=page.localhost")
     other = Site(site.workspace, tmp_path, *options)
-    assert other.process.stdout
-    other.process.stdout.readline()
+    other.wait_until_ready()
     with ReverseProxy("/thumbtune", other.port) as proxy:
         page = browser.new_page()
         asked: list[str] = []
@@ -487,11 +491,10 @@ def test_any_problem_that_its_user_can_mend_is_told_on_the_page() -> None:
 
 
 def test_a_taken_port_gets_a_message(site: Site) -> None:
-    process = site.start(stderr=subprocess.PIPE)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert f"port {site.port}: Address already in use. Give another --port" in said
-    assert "Traceback" not in said
+    done = site.start().wait()
+    assert done.returncode == 1
+    assert f"port {site.port}: Address already in use. Give another --port" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_host_that_is_not_this_machine_gets_a_message(workspace: Workspace) -> None:
@@ -505,8 +508,7 @@ def test_uploads_are_removed_when_the_server_stops(
     site: Site, browser: Browser, tmp_path: Path
 ) -> None:
     other = Site(site.workspace, tmp_path)
-    assert other.process.stdout
-    other.process.stdout.readline()
+    other.wait_until_ready()
     page = browser.new_page()
     page.goto(other.url)
     give_picture(page, site.workspace.root / site.test_rows()[0].image)
