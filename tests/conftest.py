@@ -41,8 +41,9 @@ settings.register_profile("untimed", deadline=None)  # a busy machine is no fail
 settings.load_profile("untimed")
 
 LONGEST = (
-    *("retraining", "kill", "train_flow", "runners", "training", "web", "object_storage"),
-    *("processes", "indexing", "models", "deployment"),
+    *("retraining", "kill", "runners", "processes", "deployment"),
+    *("train_flow", "web", "watching", "reuse", "publishing", "faults", "object_storage"),
+    *("user_errors", "youtube_lists", "channels", "indexing", "models", "features", "training"),
 )
 """Files that start first, so that the workers of pytest-xdist end together."""
 
