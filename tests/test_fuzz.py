@@ -262,6 +262,7 @@ def test_an_answer_of_youtube_with_anything_in_place_of_any_node(
             continue
         videos, dropped, _ = listed
         asked = len(bad.get("items", [])) if endpoint in ("playlistItems", "search") else 2
+        del dropped["listed twice"]  # a page token may bring the same page again
         assert len(videos) + dropped.total() <= asked
         for video in videos:
             Video.model_validate_json(video.model_dump_json())
