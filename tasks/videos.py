@@ -15,7 +15,7 @@ from tasks.caching import content_key
 from tasks.channels import absolute_channel, forget_channel, identify_here
 from tasks.identifying import resolve
 from tasks.parameters import VideosParameters
-from tasks.sources import Listing, SourceError, Video
+from tasks.sources import Listing, SourceError
 from tasks.sources.folder import folder_stamp, list_folder
 from tasks.sources.hub import list_hub
 from tasks.sources.hub_name import local_folder
@@ -23,6 +23,7 @@ from tasks.sources.long_form import is_short, keep_long_form
 from tasks.sources.youtube import (
     NO_PUBLIC_VIDEOS,
     ChannelNotFoundError,
+    Found,
     ListCalls,
     Params,
     call_youtube,
@@ -44,11 +45,12 @@ def list_videos(
         SourceError: the source cannot be read as asked, or nothing is left of it.
     """
     unusable: Counter[str] = Counter()
+    to_come: list[str] = []
     work = ""
     notes: list[str] = []
     match source:
         case "youtube":
-            videos, unusable, work = _list_youtube(workspace, channel or "", parameters)
+            (videos, unusable, to_come), work = _list_youtube(workspace, channel or "", parameters)
         case "hub":
             videos = list_hub(workspace, channel or "", notes.append)
         case _:
@@ -60,7 +62,14 @@ def list_videos(
         end_listing(workspace, source, channel, parameters)
         raise SourceError(none_left(source, dropped))
     shorts = [video.id for video in videos if is_short(video, limit)]
-    return Listing(videos=kept, dropped=dict(dropped), shorts=shorts, work=work, notes=notes)
+    return Listing(
+        videos=kept,
+        dropped=dict(dropped),
+        shorts=shorts,
+        to_come=to_come,
+        work=work,
+        notes=notes,
+    )
 
 
 def listed_as(workspace: Workspace, source: str, channel: str | None) -> str | None:
@@ -109,6 +118,7 @@ MENDS: dict[str, dict[str, str]] = {
     "deleted": NOT_PUBLIC,
     "live now": STREAMS,
     "upcoming": STREAMS,
+    "no length yet": {"youtube": "Run again when YouTube has stored them."},
     "no title": {"folder": "Fill in the field title.", "hub": "Fill in the column title."},
     "no thumbnail": {
         "folder": "Fill in the field image.",
@@ -144,7 +154,7 @@ def _mend(source: str, reason: str) -> str:
 
 def _list_youtube(
     workspace: Workspace, channel: str, parameters: VideosParameters
-) -> tuple[list[Video], Counter[str], str]:
+) -> tuple[Found, str]:
     def ask(endpoint: str, params: Params, since: datetime | None) -> dict[str, Any]:
         return call_youtube(workspace, endpoint, params, parameters.daily_quota, since)
 
@@ -152,14 +162,12 @@ def _list_youtube(
     found = resolve(workspace, channel, parameters.daily_quota, logger.warning)
     calls = ListCalls(workspace, found.id, parameters.listing, ask)
     try:
-        videos, dropped = list_channel(
-            calls, found, parameters.listing, calls.mark_pages, logger.warning
-        )
+        listed = list_channel(calls, found, parameters.listing, calls.mark_pages, logger.warning)
     except ChannelNotFoundError:
         forget_channel(workspace, found.id)
         raise
     logger.info("YouTube: %d quota units (%s)", calls.units.total(), dict(calls.units))
-    return videos, dropped, calls.work()
+    return listed, calls.work()
 
 
 def _folder(source: str, channel: str | None) -> Path:

@@ -150,7 +150,8 @@ class Memory(BaseModel):
     longest_short: float | None = None
     """The limit, in seconds, by which they are."""
     waiting: list[str] = []
-    """New videos that no training has taken yet; shorts may have pushed them out of the feed."""
+    """New videos that no training has taken yet, and premieres and streams that are not over;
+    others may have pushed them out of the feed."""
     announced: str = ""
     """Hash of the new videos for which a training was started last."""
     announced_at: AwareDatetime | None = None
@@ -229,7 +230,8 @@ def look_for_news(
     now = datetime.now(UTC)
     train, why = judge_news(new, registry.trained_at(newest), memory, options, now)
     dismissed = sorted({*listed} & {*found.shorts})
-    update: dict[str, Any] = {"dismissed": dismissed, "longest_short": limit, "waiting": new}
+    update: dict[str, Any] = {"dismissed": dismissed, "longest_short": limit}
+    update["waiting"] = [*new, *found.to_come]
     if train:
         update |= {"announced": _mark(new), "announced_at": now}
     workspace.write(file, memory.model_copy(update=update).model_dump_json().encode())

@@ -327,6 +327,42 @@ def test_a_premiere_is_noticed_once_it_is_a_video(
     assert youtube.units == units
 
 
+STREAMS = {
+    "upcoming": {"live": "upcoming", "duration": "P0D"},
+    "live now": {"live": "live", "duration": "P0D"},
+    "just over": {"duration": "P0D"},
+}
+
+
+@pytest.mark.parametrize("state", STREAMS)
+def test_a_stream_that_others_push_out_of_the_feed_is_waited_for_until_it_is_a_video(
+    channel: list[dict[str, Any]], options: dict[str, Any], state: str
+) -> None:
+    watch(**options)
+    stream = make_video(102, **STREAMS[state])
+    channel.append(stream)
+    assert watch(**options)[0].why == "nothing new"
+    channel += [make_video(n, duration="PT20S") for n in range(110, 130)]
+    for _ in range(2):
+        assert watch(**options)[0].why == "nothing new"
+    stream |= {"live": "none", "duration": "PT1H"}
+    assert watch(**options)[0].why == "1 new videos; 3 start a training"
+
+
+def test_a_stream_that_is_gone_is_not_waited_for(
+    youtube: YouTubeServer, channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    watch(**options)
+    channel.append(make_video(102, **STREAMS["upcoming"]))
+    watch(**options)
+    channel[-1]["deleted"] = True
+    channel += [make_video(n, duration="PT20S") for n in range(110, 130)]
+    assert watch(**options)[0].why == "nothing new"
+    units = youtube.units
+    assert watch(**options)[0].why == "nothing new in the feed"
+    assert youtube.units == units
+
+
 def test_a_lower_limit_for_shorts_makes_them_news(
     channel: list[dict[str, Any]], options: dict[str, Any]
 ) -> None:

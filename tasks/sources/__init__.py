@@ -38,6 +38,8 @@ class Listing(BaseModel):
     dropped: dict[str, int] = {}
     shorts: list[str] = []
     """Ids of those that are too short, which they will always be."""
+    to_come: list[str] = []
+    """Ids of premieres and streams that are not over yet."""
     work: str = ""
     """What was asked of the source, in words."""
     notes: list[str] = []

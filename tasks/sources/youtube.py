@@ -75,6 +75,12 @@ QUOTA_UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 """https://developers.google.com/youtube/v3/determine_quota_cost"""
 
 
+TO_COME = {"live": "live now", "upcoming": "upcoming"}
+"""`liveBroadcastContent` → the reason for which a video is not learned from yet."""
+NO_LENGTH = "P0D"
+"""The duration of what is upcoming, or live, or over and not stored yet."""
+NO_LENGTH_YET = "no length yet"
+
 NO_PUBLIC_VIDEOS = "has no public videos. Choose another channel, or run again when it has some."
 
 
@@ -106,13 +112,24 @@ class RefusedError(YouTubeError):
         self.status = status
 
 
+class Found(NamedTuple):
+    """What a channel has."""
+
+    videos: list[Video]
+    """The public, finished ones."""
+    dropped: Counter[str]
+    """Reason → number of those left out."""
+    to_come: list[str]
+    """Ids of those that are left out until they are over: premieres and streams."""
+
+
 def list_channel(
     call: Call,
     channel: YouTubeChannel,
     listing: Literal["uploads", "search"],
     mark_pages: Callable[[bool], None] = lambda whole: None,
     tell: Callable[[str], None] = lambda text: None,
-) -> tuple[list[Video], Counter[str]]:
+) -> Found:
     """List a channel's videos, newest first.
 
     Args:
@@ -120,9 +137,6 @@ def list_channel(
         mark_pages: is told when all pages of the list are read in one go (True), and when they
             are about to be read anew (False): answers that are kept must not be used then.
         tell: is told what the user should know.
-
-    Returns:
-        The public, finished videos, and reason → number of those left out.
 
     Raises:
         NoVideosError: the channel has none.
@@ -137,11 +151,11 @@ def list_channel(
         raise NoVideosError(_no_videos(channel)) from None
     if not (read.listed or read.odd):
         raise NoVideosError(_no_videos(channel))
-    videos, dropped = _videos(call, read, tell)
+    found = _videos(call, read, tell)
     if not _is_whole(read, listing):
         missing = _missing(count_videos(call, channel.id), read, listing, tell)
-        dropped.update({"not listed by YouTube": missing} if missing else {})
-    return videos, dropped
+        found.dropped.update({"not listed by YouTube": missing} if missing else {})
+    return found
 
 
 def _no_videos(channel: YouTubeChannel) -> str:
@@ -397,15 +411,13 @@ def _missing(videos: int | None, read: Read, listing: str, tell: Callable[[str],
     return missing if counted or listing == "uploads" else 0
 
 
-def _videos(
-    call: Call, read: Read, tell: Callable[[str], None]
-) -> tuple[list[Video], Counter[str]]:
+def _videos(call: Call, read: Read, tell: Callable[[str], None]) -> Found:
     """https://developers.google.com/youtube/v3/docs/videos/list"""
     distinct = list({entry.id: entry for entry in read.listed}.values())
     dropped: Counter[str] = Counter()
     if len(read.listed) > len(distinct):
         dropped["listed twice"] = len(read.listed) - len(distinct)
-    videos = []
+    videos, to_come = [], []
     odd = [Odd(name, "it names no video") for name in read.odd]
     for start in range(0, len(distinct), PAGE):
         asked = distinct[start : start + PAGE]
@@ -418,13 +430,14 @@ def _videos(
                 continue
             if reason := _unusable(entry, found.get(entry.id)):
                 dropped[reason] += 1
+                to_come += [entry.id] if reason in {*TO_COME.values(), NO_LENGTH_YET} else []
             else:
                 videos.append(_video(found[entry.id]))
     if odd:
         dropped[_reason_of(odd)] = len(odd)
         told = ", ".join(f"{item.name:.40} ({item.problem})" for item in odd[:10])
         tell(f"YouTube: {len(odd)} videos are left out, for their answers are odd: {told}")
-    return videos, dropped
+    return Found(videos, dropped, to_come)
 
 
 class Odd(NamedTuple):
@@ -468,7 +481,8 @@ def _unusable(entry: Listed, item: VideoItem | None) -> str | None:
         return "private" if entry.privacy == "private" else "deleted"
     if item.status.privacy != "public":
         return item.status.privacy
-    return {"live": "live now", "upcoming": "upcoming"}.get(item.snippet.live)
+    has_no_length = item.details.duration == NO_LENGTH
+    return TO_COME.get(item.snippet.live) or (NO_LENGTH_YET if has_no_length else None)
 
 
 def _video(item: VideoItem) -> Video:
