@@ -46,6 +46,7 @@ from tasks.matching import (
     TitleError,
     counted,
     picture_bytes,
+    thumbnails_gone,
     unreadable,
 )
 from tasks.parameters import ThumbnailsParameters
@@ -411,10 +412,7 @@ def index_channel(
         for entry in there:
             del lacking[entry.id]
         if lacking and not there:
-            raise LibraryError(
-                f"The {len(lacking)} thumbnails of the channel are no longer in "
-                f"{workspace}/thumbnails. Train again: what can be fetched is fetched again."
-            )
+            raise LibraryError(thumbnails_gone(workspace, version))
         reasons = ("picture damaged" if i in damaged else "picture gone" for i in lacking.values())
         return there, dict(Counter(reasons))
 

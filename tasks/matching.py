@@ -322,10 +322,15 @@ def counted(left_out: Mapping[str, int]) -> str:
 def _check_enough(workspace: Workspace, version: Version, examples: Sequence[Example]) -> None:
     """Raise NoModelError if no pair is left that a title can be held against."""
     if all(example.split == "train" for example in examples):
-        raise NoModelError(
-            f"The thumbnails of version {version.number} are no longer in {workspace}/thumbnails. "
-            "Train again: what can be fetched is fetched again."
-        )
+        raise NoModelError(thumbnails_gone(workspace, version))
+
+
+def thumbnails_gone(workspace: Workspace, version: Version) -> str:
+    """What to say where no picture of a version is left that could be used."""
+    return (
+        f"The thumbnails of version {version.number} are no longer in {workspace}/thumbnails. "
+        "Train again: what can be fetched is fetched again."
+    )
 
 
 def examples_of(workspace: Workspace, version: Version) -> list[Example]:

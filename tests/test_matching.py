@@ -296,11 +296,14 @@ def test_without_any_of_the_channels_pictures_one_sentence_tells_the_mend(
 ) -> None:
     for row in examples:
         picture_of(workspace, row).unlink(missing_ok=True)
-    with pytest.raises(NoModelError, match=r"thumbnails of version 1 .* Train again: what can"):
+    with pytest.raises(
+        NoModelError, match=r"thumbnails of version 1 .* Train again: what"
+    ) as match:
         Matcher.of_version(workspace, version)
     any_model = Matcher.of_model("sample")
-    with pytest.raises(LibraryError, match=r"The 40 thumbnails of the channel .* Train again"):
+    with pytest.raises(LibraryError) as search:
         index_channel(workspace, version, any_model)
+    assert str(search.value) == str(match.value)
 
 
 def test_features_that_are_stored_need_no_picture(
