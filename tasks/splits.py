@@ -189,6 +189,16 @@ def seen_in_train(rows: Sequence[SplitVideo]) -> dict[str, int]:
     }
 
 
+JOINS = "hash puts a new video beside those of its title."
+APART = {
+    "hash": "a video keeps its split when a title is edited. Other shares (split.train, "
+    "split.valid) split all anew, equal titles together.",
+    "shuffle": JOINS,
+    "given": JOINS,
+}
+"""Method → how it comes that equal titles stand apart, and what keeps them together."""
+
+
 def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
     """What to say of titles that stand in train and outside of it; None if there are none."""
     seen = seen_in_train(rows)
@@ -197,8 +207,7 @@ def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
     counts = " and ".join(f"{count} videos of {split}" for split, count in seen.items() if count)
     return (
         f"{counts} have titles that train has too (case and invisible characters do not count), so "
-        f"what is measured there is too good. split.method is {method}; hash keeps equal titles "
-        "together."
+        f"what is measured there is too good. split.method is {method}; {APART[method]}"
     )
 
 
