@@ -254,10 +254,12 @@ def split_as_before(
 ) -> Table:
     """Each video keeps the split that an earlier run of the channel gave it."""
     registry = Registry(workspace, parameters.source, parameters.channel)
-    before = assigned_before(registry, parameters.split, videos)
-    splits = stages.run(split, workspace, videos, parameters.split, parameters.seed, before)
-    keep_assigned(registry, parameters.split, videos, splits)
-    return splits
+    how = (parameters.split, parameters.seed)
+    while True:  # a sweep may split a list of the channel at the same time
+        before = assigned_before(registry, parameters.split, videos)
+        splits = stages.run(split, workspace, videos, *how, before.table)
+        if keep_assigned(registry, parameters.split, videos, splits, before.last):
+            return splits
 
 
 def thumbnail_calls(
