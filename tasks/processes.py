@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,7 +22,11 @@ class ProcessesError(UserError):
 
 
 def run_in_processes(
-    module: str, job: BaseModel, processes: int, tell: Callable[[str], None]
+    module: str,
+    job: BaseModel,
+    processes: int,
+    tell: Callable[[str], None],
+    mended: Sequence[type[UserError]] = (),
 ) -> bytes:
     """Run `python -m module JOB RESULT` in several processes of this machine that know each other.
 
@@ -31,6 +35,7 @@ def run_in_processes(
     Args:
         module: its main reads the job from the file JOB; the process of rank 0 writes to RESULT.
         tell: gets each line that the processes print.
+        mended: errors of a process that come through as they are, since the caller mends them.
 
     Returns:
         The content of RESULT.
@@ -47,7 +52,11 @@ def run_in_processes(
         command += ["--module", module, str(folder / "job.json"), str(folder / "result.json")]
         code = _run(command, _environment(processes, folder), tell)
         if code != 0:
-            why = _first_failure(folder / ERROR) or f"exit code {code}, see its output"
+            said = _first_failure(folder / ERROR)
+            for kind in mended:
+                if said.startswith(f"{kind.__name__}: "):
+                    raise kind(said.removeprefix(f"{kind.__name__}: "))
+            why = said.splitlines()[-1] if said else f"exit code {code}, see its output"
             raise ProcessesError(f"training.processes: one of {processes} processes failed: {why}")
         return (folder / "result.json").read_bytes()
 
@@ -101,9 +110,9 @@ def _run(command: list[str], environment: dict[str, str], tell: Callable[[str], 
 
 
 def _first_failure(file: Path) -> str:
-    """What the process that failed first said; empty if it had no time to say anything."""
+    """The error of the process that failed first; empty if it had no time to say anything."""
     if not file.exists():
         return ""
     said = json.loads(file.read_bytes())["message"]
     text = said["message"] if isinstance(said, dict) else said
-    return str(text).strip().splitlines()[-1]
+    return str(text).strip()

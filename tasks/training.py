@@ -37,7 +37,7 @@ from tasks.freezing import TrainableParameters, freeze
 from tasks.models import ModelReference, hash_of, load_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.processes import join_processes, run_in_processes
-from tasks.thumbnails import Example, load_image
+from tasks.thumbnails import DamagedThumbnailError, Example, load_image
 from tasks.towers import Precision, bytes_of
 from tasks.workspace import Table, Workspace, checksum
 
@@ -504,7 +504,8 @@ def train_model(
         trained = train(job, logger)
         assert trained
         return trained
-    told = run_in_processes("tasks.training", job, parameters.processes, logger.info)
+    how = (parameters.processes, logger.info, [DamagedThumbnailError])
+    told = run_in_processes("tasks.training", job, *how)
     return TrainedModel.model_validate_json(told)
 
 

@@ -8,13 +8,15 @@ from torch.distributed import get_rank
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from tasks.processes import join_processes
+from tasks.thumbnails import DamagedThumbnailError
 
 
 @record
 def main(job: str, result: str) -> None:
     join_processes()
     if get_rank() == 1:
-        raise ValueError("a long story\nrank 1 cannot go on")
+        error = DamagedThumbnailError if "damaged" in Path(job).read_text() else ValueError
+        raise error("a long story\nrank 1 cannot go on")
     print(Path(job).read_text(), flush=True)
     time.sleep(600)
     Path(result).touch()

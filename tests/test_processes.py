@@ -16,6 +16,7 @@ from sample import MODEL
 from tasks.models import folder_of, resolve_model
 from tasks.parameters import EvaluationParameters, TrainingParameters
 from tasks.processes import ProcessesError, check_devices, run_in_processes
+from tasks.thumbnails import DamagedThumbnailError
 from tasks.training import Arguments, EqualShares, TrainedModel, train_model
 from tasks.workspace import Table, Workspace
 from tests.small_channel import make_examples
@@ -95,6 +96,13 @@ def test_when_one_process_fails_all_end_and_its_reason_is_told() -> None:
         "training.processes: one of 2 processes failed: rank 1 cannot go on"
     )
     assert lines in ([], ['{"name":"it"}'])
+
+
+def test_an_error_that_the_caller_mends_comes_through_as_itself() -> None:
+    with pytest.raises(DamagedThumbnailError, match=r"^a long story\nrank 1 cannot go on$"):
+        run_in_processes(
+            "tests.failing_process", Job(name="damaged"), 2, print, [DamagedThumbnailError]
+        )
 
 
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
