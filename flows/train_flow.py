@@ -251,15 +251,13 @@ def collect(
 def split_as_before(
     workspace: Workspace, videos: Table, parameters: TrainParameters, stages: Stages
 ) -> Table:
-    """Each video keeps the split that an earlier run of the channel gave it.
-
-    Also one that another run gave it just now: a sweep waits for no training.
-    """
+    """Each video keeps the split that an earlier run of the channel gave it."""
     registry = Registry(workspace, parameters.source, parameters.channel)
-    while True:
+    how = (parameters.split, parameters.seed)
+    while True:  # a sweep may split a list of the channel at the same time
         before = assigned_before(registry, parameters.split, videos)
-        splits = stages.run(split, workspace, videos, parameters.split, parameters.seed, before)
-        if keep_assigned(registry, parameters.split, videos, splits):
+        splits = stages.run(split, workspace, videos, *how, before.table)
+        if keep_assigned(registry, parameters.split, videos, splits, before.last):
             return splits
 
 

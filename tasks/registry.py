@@ -185,14 +185,26 @@ class Registry:
         """What else is kept of the channel under numbers, in its order."""
         return _read_all(self.workspace, f"{self.path}/{folder}", record)
 
-    def append(self, folder: str, make: Callable[[int], Record]) -> Record:
-        """Keep one more of it, which is made for its number."""
-        return _append(self.workspace, f"{self.path}/{folder}", make)
+    def append_after(self, folder: str, last: int, make: Callable[[int], Record]) -> Record | None:
+        """Keep one more of it, which is made for its number: None if somebody else was faster.
 
-    def append_after(self, folder: str, last: int, record: Record) -> bool:
-        """Keep one more of it, with the number after the last: False if somebody was faster."""
+        Args:
+            last: number of the last one that is known, 0 for none.
+        """
+        made = make(last + 1)
         path = f"{self.path}/{folder}/{last + 1:06}.json"
-        return self.workspace.create(path, _as_bytes(record))
+        return made if self.workspace.create(path, _as_bytes(made)) else None
+
+    def versions_of_channel(self) -> list[Version]:
+        """Those of all registries of the channel, the oldest first.
+
+        There are several if an earlier thumbtune, which went by the spelling, made them.
+        """
+        found = self.versions()
+        for name in set(_folders_of(self.workspace, self.identity)) - {self.name}:
+            with suppress(DamagedRecordError):  # of a registry that is not in use
+                found += _read_all(self.workspace, f"registry/{name}/versions", Version)
+        return sorted(found, key=lambda version: version.created)
 
     def decision_on(self, version: int) -> Decision | None:
         """The first decision on a version, if there is any."""
@@ -287,10 +299,13 @@ class Registry:
         Args:
             last: number of the last decision that is known, 0 for none.
         """
-        made = Decision(
-            number=last + 1, version=version, champion=champion, why=why, at=datetime.now(UTC)
+        return self.append_after(
+            "decisions",
+            last,
+            lambda number: Decision(
+                number=number, version=version, champion=champion, why=why, at=datetime.now(UTC)
+            ),
         )
-        return made if self.append_after("decisions", last, made) else None
 
     def roll_back(self, version: int, why: str) -> Decision:
         """Make a version the champion by hand.

@@ -189,18 +189,25 @@ def seen_in_train(rows: Sequence[SplitVideo]) -> dict[str, int]:
     }
 
 
+JOINS = "hash puts a new video beside those of its title."
+APART = {
+    "hash": "a video keeps its split when a title is edited. Other shares (split.train, "
+    "split.valid) split all anew, equal titles together.",
+    "shuffle": JOINS,
+    "given": JOINS,
+}
+"""Method → how it comes that equal titles stand apart, and what keeps them together."""
+
+
 def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
     """What to say of titles that stand in train and outside of it; None if there are none."""
     seen = seen_in_train(rows)
     if not any(seen.values()):
         return None
     counts = " and ".join(f"{count} videos of {split}" for split, count in seen.items() if count)
-    why = f"split.method is {method}; hash gives videos of equal title the same split."
-    if method == "hash":
-        why = "They were given their splits when the titles differed, and a video keeps its split."
     return (
         f"{counts} have titles that train has too (case and invisible characters do not count), so "
-        f"what is measured there is too good. {why}"
+        f"what is measured there is too good. split.method is {method}; {APART[method]}"
     )
 
 

@@ -1,111 +1,168 @@
-"""A video keeps the split that it was given first, also beside another run."""
+"""Which splits are kept: of runs at once the first one's, and what earlier versions were given."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from prefect import flow
 
-from tasks.assignments import assigned_before, keep_assigned
+from flows.train_flow import split_as_before
+from tasks.assignments import FOLDER, Assignment, assigned_before, keep_assigned
+from tasks.caching import Stages
+from tasks.models import ModelReference
 from tasks.parameters import SplitParameters, TrainParameters
 from tasks.registry import Registry
 from tasks.sources import Video
-from tasks.splits import Assigned, SplitVideo, hash_splits
+from tasks.splits import Assigned, Split, SplitVideo, hash_splits
 from tasks.thumbnails import Example
 from tasks.workspace import Table, Workspace
-from tests.test_registry import add
+from tests.test_splits import video
 
-HASH = SplitParameters()
+SHARES = SplitParameters(train=0.5, valid=0.25, min_rows=2)
+CHANNEL = [video(n) for n in range(48)]
+SPLITS = hash_splits(CHANNEL, SHARES.train, SHARES.valid)
 
 
 @pytest.fixture
-def registry(workspace: Workspace) -> Registry:
-    return Registry(workspace, "youtube", "@tester")
-
-
-def video(number: int, **changes: Any) -> Video:
-    fields = {"id": f"v{number}", "title": f"title {number}", "thumbnails": {}, **changes}
-    return Video.model_validate(fields)
-
-
-def given(workspace: Workspace, split: str, *numbers: int) -> tuple[Table, Table]:
-    """A list of videos, and a table that has all of them in one split."""
-    videos = [video(number) for number in numbers]
-    rows = [SplitVideo(**{**each.model_dump(), "split": split}) for each in videos]
-    return workspace.write_table("videos", videos), workspace.write_table("splits", rows)
-
-
-def split(videos: list[Video], before: list[Assigned]) -> list[SplitVideo]:
-    splits = hash_splits(videos, HASH.train, HASH.valid, before)
-    return [
-        SplitVideo(**{**each.model_dump(), "split": name})
-        for each, name in zip(videos, splits, strict=True)
-    ]
-
-
-def known(registry: Registry, videos: Table) -> dict[str, str]:
-    table = assigned_before(registry, HASH, videos)
-    return (
-        {row.id: row.split for row in registry.workspace.read_table(table, Assigned)}
-        if table
-        else {}
+def parameters(workspace: Workspace) -> TrainParameters:
+    return TrainParameters(
+        source="folder", channel="/videos", workspace=str(workspace), split=SHARES
     )
 
 
-def test_of_two_runs_at_once_the_first_gives_a_new_video_its_split_and_the_other_takes_it(
-    registry: Registry, workspace: Workspace
+@pytest.fixture
+def registry(workspace: Workspace, parameters: TrainParameters) -> Registry:
+    return Registry(workspace, parameters.source, parameters.channel)
+
+
+def split_in_flow(parameters: TrainParameters, videos: Sequence[Video], stages: Stages) -> Table:
+    @flow(name="split")
+    def run() -> Table:
+        table = stages.workspace.write_table("videos", videos)
+        return split_as_before(stages.workspace, table, parameters, stages)
+
+    return run()
+
+
+def splits_of(workspace: Workspace, table: Table) -> dict[str, Split]:
+    return {row.id: row.split for row in workspace.read_table(table, SplitVideo)}
+
+
+class Meanwhile(Stages):
+    """Stages of a run, before whose first one another run splits a list of its own."""
+
+    def __init__(self, workspace: Workspace, parameters: TrainParameters, videos: Sequence[Video]):
+        super().__init__(workspace, refresh=False)
+        self.others = [(parameters, videos)]
+        self.other: Table | None = None
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        while self.others:
+            self.other = split_in_flow(*self.others.pop(), Stages(self.workspace, refresh=False))
+        return super().run(*args, **options)
+
+
+def test_of_two_runs_at_once_the_first_assignment_holds_and_the_second_reads_it(
+    workspace: Workspace, registry: Registry, parameters: TrainParameters
 ) -> None:
-    first, second = given(workspace, "test", 1, 2), given(workspace, "train", 2, 3)
-    assert known(registry, first[0]) == known(registry, second[0]) == {}
-    assert keep_assigned(registry, HASH, *first)
-    assert not keep_assigned(registry, HASH, *second)
-    assert known(registry, second[0]) == {"v1": "test", "v2": "test"}
-    before = workspace.read_table(assigned_before(registry, HASH, second[0]), Assigned)
-    again = split([video(2), video(3)], before)
-    assert again[0].split == "test"
-    assert keep_assigned(registry, HASH, second[0], workspace.write_table("splits", again))
+    older = SPLITS.index("train")
+    newer = SPLITS.index("test", older)
+    alike = [each.model_copy(update={"title": "One"}) for each in (CHANNEL[older], CHANNEL[newer])]
+    others = [each for each in CHANNEL if each.id not in {one.id for one in alike}]
+    stages = Meanwhile(
+        workspace, parameters, [*others, *alike]
+    )  # of one title, placed by the older
+    second = split_in_flow(parameters, [*others, alike[1]], stages)
+    assert stages.other
+    first = splits_of(workspace, stages.other)
+    assert first[alike[1].id] == "train"
+    assert splits_of(workspace, second).items() <= first.items()
+    assert [record.number for record in registry.records(FOLDER, Assignment)] == [1]
+
+
+def assignment(number: int, *rows: tuple[str, Split, str]) -> Assignment:
+    assigned = [Assigned(id=id_, split=split, title=title) for id_, split, title in rows]
+    shares = (SHARES.train, SHARES.valid)
+    return Assignment(number=number, shares=shares, videos="", assigned=assigned)
+
+
+def known(registry: Registry, videos: Table) -> dict[str, tuple[Split, str]]:
+    table = assigned_before(registry, SHARES, videos).table
+    assert table
+    rows = registry.workspace.read_table(table, Assigned)
+    return {row.id: (row.split, row.title) for row in rows}
+
+
+def test_a_video_that_was_assigned_twice_has_its_first_split_and_its_newest_title(
+    workspace: Workspace, registry: Registry
+) -> None:
+    records = [assignment(1, ("a", "test", "old")), assignment(2, ("a", "train", "new"))]
+    for each in records:
+        file = f"{registry.path}/{FOLDER}/{each.number:06}.json"
+        workspace.write(file, each.model_dump_json().encode())
+    videos = workspace.write_table("videos", CHANNEL)
+    assert known(registry, videos) == {"a": ("test", "new")}
+
+
+def add_version(registry: Registry, weights: str, rows: Sequence[tuple[str, Split]]) -> None:
+    """As an earlier thumbtune made one, which kept no splits."""
+    examples = [
+        Example(id=id_, title=id_, thumbnails={}, split=split, title_neg=None, image="a.jpg")
+        for id_, split in rows
+    ]
+    model = ModelReference(name="clip", path=f"models/{weights}/model", fingerprint=weights)
+    registry.add(
+        model=model,
+        untouched=model,
+        parameters=TrainParameters(
+            source=registry.source,
+            channel=registry.channel,
+            split=SHARES,  # type: ignore[arg-type]
+        ),
+        examples=registry.workspace.write_table("examples", examples),
+        learned_from=[],
+        seen=[],
+        metrics={},
+    )
+
+
+@pytest.mark.parametrize("is_older", [False, True])
+def test_all_earlier_versions_of_a_channel_tell_its_splits_and_the_newest_where_they_differ(
+    workspace: Workspace, registry: Registry, is_older: bool
+) -> None:
+    add_version(registry, "1", [("a", "test"), ("b", "train")])
+    if is_older:  # of the same channel, from when registries were named by its spelling
+        versions = workspace.root / registry.path / "versions"
+        (workspace.root / "registry" / "videos-1a2b3c4d").mkdir()
+        versions.rename(workspace.root / "registry" / "videos-1a2b3c4d" / "versions")
+    add_version(registry, "2", [("a", "valid"), ("c", "test")])
+    videos = workspace.write_table("videos", CHANNEL)
+    splits = {id_: split for id_, (split, _) in known(registry, videos).items()}
+    assert splits == {"a": "valid", "b": "train", "c": "test"}
 
 
 def test_runs_at_once_lose_no_assignment_and_agree_on_each_video(
-    registry: Registry, workspace: Workspace
+    workspace: Workspace, registry: Registry
 ) -> None:
-    def run(number: int) -> dict[str, str]:
-        rows = [video(n) for n in range(number, number + 5)]
+    def run(first: int) -> dict[str, Split]:
+        rows = CHANNEL[first : first + 5]
         videos = workspace.write_table("videos", rows)
         while True:
-            table = assigned_before(registry, HASH, videos)
-            before = workspace.read_table(table, Assigned) if table else []
-            splits = split(rows, before)
-            if keep_assigned(registry, HASH, videos, workspace.write_table("splits", splits)):
-                return {row.id: row.split for row in splits}
+            before = assigned_before(registry, SHARES, videos)
+            known = workspace.read_table(before.table, Assigned) if before.table else []
+            splits = hash_splits(rows, SHARES.train, SHARES.valid, known)
+            pairs = zip(rows, splits, strict=True)
+            split = [SplitVideo(**row.model_dump() | {"split": name}) for row, name in pairs]
+            table = workspace.write_table("splits", split)
+            if keep_assigned(registry, SHARES, videos, table, before.last):
+                return splits_of(workspace, table)
 
     with ThreadPoolExecutor(8) as pool:
         runs = list(pool.map(run, range(16)))
-    kept = known(registry, workspace.write_table("videos", [video(99)]))
-    assert kept.keys() == {f"v{n}" for n in range(20)}
+    kept = assigned_before(registry, SHARES, workspace.write_table("videos", [video(99)])).table
+    assert kept
+    known = {row.id: row.split for row in workspace.read_table(kept, Assigned)}
+    assert known.keys() == {row.id for row in CHANNEL[:20]}
     for splits in runs:
-        assert splits.items() <= kept.items()
-
-
-def test_what_all_versions_of_an_earlier_release_were_trained_with_counts(
-    registry: Registry, workspace: Workspace
-) -> None:
-    """Where it kept no assignments; the newest version has not all of the videos."""
-    for number, splits in ((1, {1: "test", 2: "train", 3: "valid"}), (2, {2: "train", 4: "test"})):
-        version = add(registry, number, workspace)
-        rows = [
-            Example(**video(n).model_dump() | {"split": s, "title_neg": None}, image=f"{n}.jpg")
-            for n, s in splits.items()
-        ]
-        examples = workspace.write_table("examples", rows)
-        record = version.model_copy(update={"examples": examples, "parameters": OLD})
-        path = workspace.root / registry.path / "versions" / f"{number:06}.json"
-        path.write_text(record.model_dump_json())
-    assert known(registry, workspace.write_table("videos", [video(9)])) == {
-        "v1": "test",
-        "v2": "train",
-        "v3": "valid",
-        "v4": "test",
-    }
-
-
-OLD = TrainParameters(channel="@tester", split=HASH)
+        assert splits.items() <= known.items()

@@ -178,8 +178,13 @@ def test_titles_on_both_sides_of_a_split_are_counted_and_told() -> None:
     told = leakage(rows, "shuffle")
     assert told
     assert told.startswith("1 videos of valid and 1 videos of test have titles that train has")
-    assert "split.method is shuffle; hash gives videos of equal title the same split" in told
-    assert "a video keeps its split" in (leakage(rows, "hash") or "")
+    assert told.endswith(
+        "split.method is shuffle; hash puts a new video beside those of its title."
+    )
+    by_hash = leakage(rows, "hash")
+    assert by_hash
+    assert "split.method is hash; a video keeps its split when a title is edited." in by_hash
+    assert by_hash.endswith("(split.train, split.valid) split all anew, equal titles together.")
     assert leakage(rows[::2][:1] + rows[3:4], "shuffle") is None
 
 
@@ -192,6 +197,19 @@ def test_a_split_that_is_too_small_is_an_error_that_gives_the_sizes() -> None:
 def test_no_videos_at_all_is_an_error() -> None:
     with pytest.raises(SplitTooSmallError, match="0 of 0 videos"):
         split_videos([], SplitParameters(), seed=42)
+
+
+def test_a_title_that_is_edited_to_another_videos_moves_neither_and_is_told() -> None:
+    splits = hash_splits([video(n) for n in range(24)], 0.5, 0.25)
+    train, test = splits.index("train"), splits.index("test")
+    assigned = [
+        Assigned(id=f"id-{n}", split=split, title=f"Title {n}") for n, split in enumerate(splits)
+    ]
+    edited = [video(n, f"Title {train}" if n == test else None) for n in range(24)]
+    parameters = SplitParameters(train=0.5, valid=0.25, min_rows=2)
+    rows = split_videos(edited, parameters, 0, assigned)
+    assert [row.split for row in rows] == splits
+    assert "a video keeps its split" in str(leakage(rows, "hash"))
 
 
 Story = list[tuple[str, int, str]]
