@@ -34,7 +34,7 @@ def reset(request: Request) -> Response:
 
 
 def silence(request: Request) -> Response:
-    time.sleep(2)
+    time.sleep(4)
     return Response("{}")
 
 
@@ -74,10 +74,16 @@ FAULTS = {
 }
 
 
+SLOW = {"no answer in time", "an answer in drips"}
+
+
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "TIMEOUT", (1, 1))
-    monkeypatch.setattr(client, "TOTAL", 1.5)
+def _quick(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Where it matters: on a busy machine an answer may take as long as a short limit."""
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if parameters.get("fault", "no answer in time") in SLOW:
+        monkeypatch.setattr(client, "TIMEOUT", (2, 2))
+        monkeypatch.setattr(client, "TOTAL", 3)
 
 
 @pytest.fixture
