@@ -283,13 +283,8 @@ class Registry:
 
     def decide(self, version: int, champion: int | None, why: str) -> Decision:
         """Write down what became of a version, and who is the champion now."""
-        return _append(
-            self.workspace,
-            f"{self.path}/decisions",
-            lambda number: Decision(
-                number=number, version=version, champion=champion, why=why, at=datetime.now(UTC)
-            ),
-        )
+        made = _decision(version, champion, why)
+        return _append(self.workspace, f"{self.path}/decisions", made)
 
     def decide_after(
         self, last: int, version: int, champion: int | None, why: str
@@ -299,13 +294,7 @@ class Registry:
         Args:
             last: number of the last decision that is known, 0 for none.
         """
-        return self.append_after(
-            "decisions",
-            last,
-            lambda number: Decision(
-                number=number, version=version, champion=champion, why=why, at=datetime.now(UTC)
-            ),
-        )
+        return self.append_after("decisions", last, _decision(version, champion, why))
 
     def roll_back(self, version: int, why: str) -> Decision:
         """Make a version the champion by hand.
@@ -390,6 +379,13 @@ class Registry:
             yield
         finally:
             lock.release()
+
+
+def _decision(version: int, champion: int | None, why: str) -> Callable[[int], Decision]:
+    """Makes the decision for its number."""
+    return lambda number: Decision(
+        number=number, version=version, champion=champion, why=why, at=datetime.now(UTC)
+    )
 
 
 def _models_lock(workspace: Workspace) -> FileLock:
