@@ -25,7 +25,7 @@ test-whole: $(INSTALLED) ## those that start servers, workers, clusters and what
 test-postgresql: $(INSTALLED) ## what compose.yaml runs, on a throw-away PostgreSQL: the schedule and the whole re-training
 	pg_virtualenv -t sh -ec ' \
 	  export THUMBTUNE_TEST_DATABASE_URL="postgresql+asyncpg://$$PGUSER:$$PGPASSWORD@$$PGHOST:$$PGPORT/$$PGDATABASE"; \
-	  $(BIN)/python -m pytest tests/test_deployment.py tests/test_retraining.py \
+	  $(BIN)/python -m pytest tests/test_deployment.py tests/flows/test_retraining.py \
 	    -k "is_scheduled or by_themselves"; \
 	  psql --command "SELECT name, state_name FROM flow_run"'
 
@@ -39,10 +39,15 @@ matrix: $(INSTALLED) ## the tests that reach the libraries, with other Pythons, 
 audit: $(INSTALLED) ## known vulnerabilities of the pinned versions; fails too if PyPI cannot tell
 	$(BIN)/pip-audit --requirement requirements.lock --no-deps --disable-pip --strict
 
+# The package as it is installed, made of links: mypy and editors do not read setuptools' package-dir.
+TREE := build/tree
 lint: $(INSTALLED) ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	rm -rf $(TREE)
+	mkdir -p $(TREE)/thumbtune
+	ln -s $(CURDIR)/thumbtune/* $(CURDIR)/flows $(CURDIR)/sample $(CURDIR)/tasks $(TREE)/thumbtune
+	MYPYPATH=$(TREE) $(BIN)/mypy $(TREE)/thumbtune docs
 
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)

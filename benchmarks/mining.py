@@ -48,7 +48,7 @@ def plain(vectors: Embeddings) -> Rows:
 
 def product(vectors: Embeddings) -> None:
     """The same similarities, block by block, with nothing done to them."""
-    from tasks.negatives import BLOCK
+    from thumbtune.data.negatives import BLOCK
 
     for start in range(0, len(vectors), BLOCK):
         vectors[start : start + BLOCK] @ vectors.T
@@ -56,7 +56,9 @@ def product(vectors: Embeddings) -> None:
 
 def measure(job: str, titles: int) -> tuple[float, float, Rows | None]:
     """Seconds, peak memory of this process in GB, and the negatives."""
-    from tasks.negatives import least_similar  # here, so that --help does not wait for torch
+    from thumbtune.data.negatives import (
+        least_similar,  # here, so that --help does not wait for torch
+    )
 
     vectors = embeddings(titles)
     started = time.perf_counter()

@@ -56,10 +56,10 @@ def serve(pipe: Connection) -> None:
     """The stand-in: answers YouTube's calls by HTTP, and ours by the pipe."""
     from pytest_httpserver import HTTPServer  # what takes long to import is asked for where used
 
-    from sample.make_channel import title
-    from sample.scenes import random_scene
-    from tasks.workspace import fingerprint
     from tests.youtube_server import YouTubeServer, make_video
+    from thumbtune.sample.make_channel import title
+    from thumbtune.sample.scenes import random_scene
+    from thumbtune.store.workspace import fingerprint
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     http = HTTPServer(threaded=True)

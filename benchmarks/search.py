@@ -1,8 +1,8 @@
 """How fast is the search? `python benchmarks/search.py`
 
-Searches 1,000, 100,000 and 1,000,000 vectors as `tasks.indexing` does and as a plain numpy product
-does, in the same run: one query at a time, and 100 at once. The vectors are made up, though like
-CLIP's: they share a direction, lie in clusters of unequal size, and their variance is in few
+Searches 1,000, 100,000 and 1,000,000 vectors as `thumbtune.use.indexing` does and as a plain numpy
+product does, in the same run: one query at a time, and 100 at once. The vectors are made up, though
+like CLIP's: they share a direction, lie in clusters of unequal size, and their variance is in few
 dimensions. Half of the queries are pictures of the same kind; the other half are titles, which lie
 apart from all pictures (the modality gap, arXiv:2203.02053), where a graph has it harder.
 """
@@ -90,8 +90,12 @@ def main() -> None:
 
 
 def compare(sizes: Sequence[int], graph_from: int | None = None) -> None:
-    """Print a line for each size; a graph is built where `tasks.indexing` builds one."""
-    from tasks.indexing import EXACT_BELOW, Vectors, with_graph  # --help does not wait for torch
+    """Print a line for each size; a graph is built where `thumbtune.use.indexing` builds one."""
+    from thumbtune.use.indexing import (  # --help does not wait for torch
+        EXACT_BELOW,
+        Vectors,
+        with_graph,
+    )
 
     print(
         "| pictures | search | build | memory | one query, median / p95 | 100 queries "

@@ -19,15 +19,15 @@ from sentence_transformers import (
 from sentence_transformers.base.evaluation import BaseEvaluator, SequentialEvaluator
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
-from sample.make_channel import title
-from sample.scenes import draw, random_scene
-from tasks.evaluation import RecallEvaluator
-from tasks.features import head_of
-from tasks.freezing import freeze
-from tasks.parameters import SPLITS, EvaluationParameters, TrainingParameters
-from tasks.thumbnails import Example, load_image
-from tasks.training import fine_tune, training_dataset
-from tasks.workspace import Workspace
+from thumbtune.clip.features import head_of
+from thumbtune.clip.freezing import freeze
+from thumbtune.data.thumbnails import Example, load_image
+from thumbtune.learning.evaluation import RecallEvaluator
+from thumbtune.learning.training import fine_tune, training_dataset
+from thumbtune.parameters import SPLITS, EvaluationParameters, TrainingParameters
+from thumbtune.sample.make_channel import title
+from thumbtune.sample.scenes import draw, random_scene
+from thumbtune.store.workspace import Workspace
 
 SEED = 42
 MEASURES = EvaluationParameters()

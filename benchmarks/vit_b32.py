@@ -6,7 +6,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import CLIPConfig, CLIPModel
 
-from sample import MODEL
+from thumbtune.sample import MODEL
 
 
 def save_vit_b32(folder: Path, seed: int = 0, layers: int | None = None) -> Path:

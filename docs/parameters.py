@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tasks.parameters import SweepParameters, TrainParameters, WatchParameters
+from thumbtune.parameters import SweepParameters, TrainParameters, WatchParameters
 
 FLOWS: dict[str, type[BaseModel]] = {
     "train_flow.py": TrainParameters,
@@ -18,8 +18,8 @@ FLOWS: dict[str, type[BaseModel]] = {
 INTRODUCTION = """\
 # Parameters
 
-Made by `python docs/parameters.py` from [tasks/parameters.py](../tasks/parameters.py); do not edit
-it by hand.
+Made by `python docs/parameters.py` from [thumbtune/parameters.py](../thumbtune/parameters.py);
+do not edit it by hand.
 
 The same parameters are the command line (`--training.epochs 4`), the form in the Prefect UI and
 the `parameters:` of prefect.yaml and channels.yaml (`training: {epochs: 4}`). `--parameters FILE`

@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from tasks.errors import VERBOSE, UserError
-from tasks.escaping import for_terminal
-from tasks.parameters import parse_command_line
+from thumbtune.errors import VERBOSE, UserError
+from thumbtune.parameters import parse_command_line
+from thumbtune.text.escaping import for_terminal
 
 P = TypeVar("P", bound=BaseModel)
 

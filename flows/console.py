@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from prefect.logging.handlers import PrefectConsoleHandler
 
-from flows.command_line import CONSOLE_LEVEL, QUIET, is_quiet
-from tasks.escaping import for_terminal
+from thumbtune.flows.command_line import CONSOLE_LEVEL, QUIET, is_quiet
+from thumbtune.text.escaping import for_terminal
 
 
 @contextmanager

@@ -1,16 +1,16 @@
 """What to run after a training, printed at its end: commands as they are, to copy."""
 
-from tasks.commands import channel_options, thumbtune_command, train_command, workspace_options
-from tasks.matching import NoModelError, examples_of
-from tasks.parameters import TrainParameters
-from tasks.registry import (
+from thumbtune.channel.registry import (
     DamagedRecordError,
     Registry,
     UnknownChannelError,
     Version,
     find_registry,
 )
-from tasks.workspace import Workspace
+from thumbtune.commands import channel_options, thumbtune_command, train_command, workspace_options
+from thumbtune.parameters import TrainParameters
+from thumbtune.store.workspace import Workspace
+from thumbtune.use.matching import NoModelError, examples_of
 
 TITLES = 3
 """That the example of `match` compares: one that was written for its picture, and others."""

@@ -17,13 +17,13 @@ from prefect.settings import (
 )
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows.console import quiet_console
-from tasks.errors import UserError
+from thumbtune.errors import UserError
+from thumbtune.flows.console import quiet_console
 
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
 
-PRELOADED = "flows.train_flow"
+PRELOADED = "thumbtune.flows.train_flow"
 """What Dask's workers import first: imports in the middle would make them miss heartbeats."""
 
 

@@ -4,10 +4,10 @@ Run it as `python flows/sweep_flow.py --channel @handle`, from the Prefect UI, o
 """
 
 if __name__ == "__main__":
-    from flows.command_line import tell_mistakes
-    from tasks.parameters import SweepParameters
-    from tasks.preflight import check_search
-    from tasks.secrets import read_secret_early
+    from thumbtune.channel.preflight import check_search
+    from thumbtune.flows.command_line import tell_mistakes
+    from thumbtune.parameters import SweepParameters
+    from thumbtune.tasks.secret_blocks import read_secret_early
 
     tell_mistakes(SweepParameters, lambda asked: check_search(asked, read_secret_early))
 
@@ -17,20 +17,24 @@ from collections.abc import Sequence
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
-from flows.command_line import run_script
-from flows.runners import BY_SETTING, on_the_command_line
-from flows.train_flow import begun_again_on_damage, collect, encode, find_models
-from tasks.artifacts import post_sweep_artifacts
-from tasks.caching import Stages
-from tasks.disk import disk_errors_explained
-from tasks.escaping import for_terminal
-from tasks.identifying import identify
-from tasks.models import resolve
-from tasks.parameters import SweepParameters, takes
-from tasks.preflight import check_search
-from tasks.report import left_out, write_sweep
-from tasks.sweep import RecipeResult, compare_recipes, search_hyperparameters
-from tasks.workspace import Workspace
+from thumbtune.channel.lookup import identify
+from thumbtune.channel.preflight import check_search
+from thumbtune.flows.command_line import run_script
+from thumbtune.flows.runners import BY_SETTING, on_the_command_line
+from thumbtune.flows.train_flow import begun_again_on_damage, collect, encode, find_models
+from thumbtune.learning.sweep import RecipeResult
+from thumbtune.parameters import SweepParameters, takes
+from thumbtune.reporting.report import left_out
+from thumbtune.store.disk import disk_errors_explained
+from thumbtune.store.workspace import Workspace
+from thumbtune.tasks.artifacts import post_sweep_artifacts
+from thumbtune.tasks.caching import Stages
+from thumbtune.tasks.call_youtube import call_youtube
+from thumbtune.tasks.compare_recipes import compare_recipes
+from thumbtune.tasks.resolve_model import resolve_model
+from thumbtune.tasks.search_hyperparameters import search_hyperparameters
+from thumbtune.tasks.write_sweep import write_sweep
+from thumbtune.text.escaping import for_terminal
 
 
 class SweepRun(BaseModel):
@@ -59,11 +63,11 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
     """The story from top to bottom."""
-    identify(workspace, parameters)
+    identify(workspace, parameters, call_youtube)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)
     if parameters.negatives.method != "given":  # trials need it for their negatives
-        text_model = resolve(parameters.negatives.text_model, "negatives.text_model")
+        text_model = resolve_model(parameters.negatives.text_model, "negatives.text_model")
     funnel, _, examples, _ = collect(workspace, parameters, stages, text_model)
 
     precision, _ = encode(workspace, model, examples, parameters, stages)

@@ -4,10 +4,10 @@ Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, o
 """
 
 if __name__ == "__main__":
-    from flows.command_line import tell_mistakes
-    from tasks.parameters import TrainParameters
-    from tasks.preflight import check_training
-    from tasks.secrets import read_secret_early
+    from thumbtune.channel.preflight import check_training
+    from thumbtune.flows.command_line import tell_mistakes
+    from thumbtune.parameters import TrainParameters
+    from thumbtune.tasks.secret_blocks import read_secret_early
 
     tell_mistakes(TrainParameters, lambda asked: check_training(asked, read_secret_early))
 
@@ -18,42 +18,52 @@ from typing import Any, NamedTuple, TypeVar
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
 
-from flows.command_line import run_script
-from flows.next_steps import next_steps
-from flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
-from tasks.artifacts import post_artifacts, post_verdict
-from tasks.assignments import assigned_before, keep_assigned
-from tasks.caching import Stages
-from tasks.cards import write_cards
-from tasks.disk import disk_error, disk_errors_explained
-from tasks.escaping import for_terminal
-from tasks.evaluation import Evaluation, evaluate
-from tasks.features import add_up, choose_precision_for, encode_features, partitions_of
-from tasks.freezing import count_trainable
-from tasks.identifying import identify
-from tasks.indexing import index_thumbnails
-from tasks.models import ModelReference, folder_of, remember_folder, resolve
-from tasks.negatives import mine_negatives
-from tasks.notifications import notify_failure, notify_verdict
-from tasks.parameters import ThumbnailsParameters, TrainParameters, takes
-from tasks.preflight import check_training
-from tasks.promotion import Verdict, in_one_line, promote, register
-from tasks.publishing import publish
-from tasks.registry import Decision, Registry, Version
-from tasks.report import FunnelStage, left_out, write_report
-from tasks.sources import Video
-from tasks.splits import split
-from tasks.thumbnails import (
+from thumbtune.channel.listing import Video
+from thumbtune.channel.lookup import identify
+from thumbtune.channel.preflight import check_training
+from thumbtune.channel.registry import Decision, Registry, Version
+from thumbtune.channel.videos import end_listing, listed_as
+from thumbtune.clip.features import add_up, partitions_of
+from thumbtune.clip.models import folder_of, remember_folder
+from thumbtune.clip.towers import Precision
+from thumbtune.data.assignments import assigned_before, keep_assigned
+from thumbtune.data.thumbnails import (
     DamagedThumbnailError,
     ThumbnailBatch,
-    collect_examples,
-    fetch_thumbnails,
     remove_damaged,
 )
-from tasks.towers import Precision
-from tasks.training import train_model
-from tasks.videos import end_listing, fetch_videos, listed_as
-from tasks.workspace import Table, Workspace
+from thumbtune.flows.command_line import run_script
+from thumbtune.flows.next_steps import next_steps
+from thumbtune.flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
+from thumbtune.learning.evaluation import Evaluation
+from thumbtune.learning.promotion import Verdict, in_one_line
+from thumbtune.parameters import ThumbnailsParameters, TrainParameters, takes
+from thumbtune.reporting.report import FunnelStage, left_out
+from thumbtune.store.disk import disk_error, disk_errors_explained
+from thumbtune.store.model_reference import ModelReference
+from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.artifacts import post_artifacts, post_verdict
+from thumbtune.tasks.caching import Stages
+from thumbtune.tasks.call_youtube import call_youtube
+from thumbtune.tasks.choose_precision import choose_precision
+from thumbtune.tasks.collect_examples import collect_examples
+from thumbtune.tasks.count_trainable import count_trainable
+from thumbtune.tasks.encode_features import encode_features
+from thumbtune.tasks.evaluate import evaluate
+from thumbtune.tasks.fetch_thumbnails import fetch_thumbnails
+from thumbtune.tasks.fetch_videos import fetch_videos
+from thumbtune.tasks.index_thumbnails import index_thumbnails
+from thumbtune.tasks.mine_negatives import mine_negatives
+from thumbtune.tasks.notifications import notify_failure, notify_verdict
+from thumbtune.tasks.promote import promote
+from thumbtune.tasks.publish import publish
+from thumbtune.tasks.register import register
+from thumbtune.tasks.resolve_model import resolve_model
+from thumbtune.tasks.split_videos import split_videos
+from thumbtune.tasks.train_model import train_model
+from thumbtune.tasks.write_cards import write_cards
+from thumbtune.tasks.write_report import write_report
+from thumbtune.text.escaping import for_terminal
 
 Run = TypeVar("Run", bound=BaseModel)
 
@@ -103,7 +113,7 @@ def train(parameters: TrainParameters) -> TrainRun:
     parameters = parameters.located()
     with disk_errors_explained(parameters.workspace):
         workspace = Workspace.open(parameters.workspace)
-        identify(workspace, parameters)
+        identify(workspace, parameters, call_youtube)
         registry = Registry(workspace, parameters.source, parameters.channel)
         logger = get_run_logger()
         with registry.one_run_at_a_time(logger.warning):
@@ -203,11 +213,11 @@ def find_models(
 
     A wrong model or fragment shows here, before anything is fetched.
     """
-    model = resolve(parameters.model, "model")
+    model = resolve_model(parameters.model, "model")
     stages.run(count_trainable, model, parameters.training.trainable)
     negatives, text_model = parameters.negatives, None
     if negatives.method in ("least_similar", "hard"):
-        text_model = resolve(negatives.text_model, "negatives.text_model")
+        text_model = resolve_model(negatives.text_model, "negatives.text_model")
     return model, text_model
 
 
@@ -256,7 +266,7 @@ def split_as_before(
     how = (parameters.split, parameters.seed)
     while True:  # a sweep may split a list of the channel at the same time
         before = assigned_before(registry, parameters.split, videos)
-        splits = stages.run(split, workspace, videos, *how, before.table)
+        splits = stages.run(split_videos, workspace, videos, *how, before.table)
         if keep_assigned(registry, parameters.split, videos, splits, before.last):
             return splits
 
@@ -287,7 +297,7 @@ def encode(
     """
     data = (workspace, model, examples, parameters.training.trainable)
     wanted, size = parameters.features.precision, parameters.features.partition_size
-    chosen = stages.run(choose_precision_for, *data, wanted)
+    chosen = stages.run(choose_precision, *data, wanted)
     calls = [(*data, chosen.precision, *rows) for rows in partitions_of(examples, size)]
     with with_a_gpu_each():
         parts = stages.map(encode_features, calls)

@@ -4,8 +4,8 @@ Run it on a schedule (prefect.yaml), or as `python flows/watch_flow.py --start h
 """
 
 if __name__ == "__main__":
-    from flows.command_line import tell_mistakes
-    from tasks.parameters import WatchParameters
+    from thumbtune.flows.command_line import tell_mistakes
+    from thumbtune.parameters import WatchParameters
 
     tell_mistakes(WatchParameters)
 
@@ -16,18 +16,24 @@ from collections.abc import Sequence
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
-from flows.command_line import run_script
-from flows.runners import on_the_command_line
-from tasks.disk import disk_errors_explained
-from tasks.errors import UserError
-from tasks.escaping import in_cells
-from tasks.identifying import identify
-from tasks.notifications import notify_failure
-from tasks.parameters import TrainParameters, WatchParameters, takes
-from tasks.registry import Registry
-from tasks.thumbnails import fetch_thumbnails
-from tasks.watching import News, announce, look_for_news, read_channels, with_fresh_list
-from tasks.workspace import Table, Workspace
+from thumbtune.channel.lookup import identify
+from thumbtune.channel.news import (
+    News,
+    read_channels,
+    with_fresh_list,
+)
+from thumbtune.channel.registry import Registry
+from thumbtune.errors import UserError
+from thumbtune.flows.command_line import run_script
+from thumbtune.flows.runners import on_the_command_line
+from thumbtune.parameters import TrainParameters, WatchParameters, takes
+from thumbtune.store.disk import disk_errors_explained
+from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.call_youtube import call_youtube
+from thumbtune.tasks.fetch_thumbnails import fetch_thumbnails
+from thumbtune.tasks.look_for_news import announce, look_for_news
+from thumbtune.tasks.notifications import notify_failure
+from thumbtune.text.escaping import in_cells
 
 # What loads torch is imported where it is used: most watches find nothing, and take a third of
 # the time without it.
@@ -53,7 +59,7 @@ def watch(options: WatchParameters) -> list[News]:
         try:
             with disk_errors_explained(parameters.workspace):
                 workspace = Workspace.open(parameters.workspace)
-                channel = identify(workspace, parameters, at_any_age=True)
+                channel = identify(workspace, parameters, call_youtube, at_any_age=True)
                 first = watched.setdefault((str(workspace), channel.source, channel.id), name)
                 if first != name:
                     get_run_logger().warning(
@@ -85,7 +91,7 @@ def watch_channel(
     if news.train and options.start == "event":
         announce(workspace, parameters, news)
     elif news.train:
-        from flows.train_flow import train
+        from thumbtune.flows.train_flow import train
 
         train(**dict(with_fresh_list(parameters)))
         gc.collect()  # reference cycles of one training are small, those of hundreds are not
@@ -96,8 +102,9 @@ def watch_channel(
 
 def index_videos(workspace: Workspace, parameters: TrainParameters, videos: Table) -> None:
     """New videos can be found by the champion before a model is trained on them."""
-    from flows.train_flow import thumbnail_calls
-    from tasks.indexing import entries_of, index_thumbnails
+    from thumbtune.flows.train_flow import thumbnail_calls
+    from thumbtune.tasks.index_thumbnails import index_thumbnails
+    from thumbtune.use.indexing import entries_of
 
     champion = Registry(workspace, parameters.source, parameters.channel).champion()
     if champion:

@@ -1,4 +1,4 @@
-"""Draw the sample channel: `python -m sample.make_channel`.
+"""Draw the sample channel: `python -m thumbtune.sample.make_channel`.
 
 It is a folder source like a creator's own: a manifest and 480x360 thumbnails with YouTube's
 letterbox. The titles are written as a creator would, and the pictures share one look, both unlike
@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from sample import CHANNEL
-from sample.scenes import Scene, Thing, draw, random_scene
+from thumbtune.sample import CHANNEL
+from thumbtune.sample.scenes import Scene, Thing, draw, random_scene
 
 VIDEOS = 280
 SEED = 2024

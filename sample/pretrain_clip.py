@@ -1,4 +1,4 @@
-"""Train the small CLIP that the sample fine-tunes: `python -m sample.pretrain_clip`.
+"""Train the small CLIP that the sample fine-tunes: `python -m thumbtune.sample.pretrain_clip`.
 
 A real `transformers.CLIPModel` in miniature, trained from scratch on drawn scenes
 with plain captions by CLIP's symmetric contrastive loss (Radford et al. 2021, arXiv:2103.00020).
@@ -22,9 +22,9 @@ from tqdm import tqdm
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from sample import MODEL
-from sample.make_channel import COLOUR_WORDS, ENDINGS, LONG, ONE, PLACE_WORDS, TWO
-from sample.scenes import Scene, Thing, draw, random_scene
+from thumbtune.sample import MODEL
+from thumbtune.sample.make_channel import COLOUR_WORDS, ENDINGS, LONG, ONE, PLACE_WORDS, TWO
+from thumbtune.sample.scenes import Scene, Thing, draw, random_scene
 
 IMAGE_SIZE = 48
 SCENES = 20_000

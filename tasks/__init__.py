@@ -1,9 +1,20 @@
-"""The steps of thumbtune, one file each, in the order in which data flows through them.
+"""The steps as Prefect tasks, one thin file each, and what Prefect needs beside them.
 
-parameters → videos → splits → negatives → thumbnails → freezing → training → evaluation → report
-→ publishing. `workspace` keeps what the steps produce, `caching` decides what need not run again.
+In the order of the story: `resolve_model`, `count_trainable`, `fetch_videos` (`call_youtube`),
+`split_videos`, `mine_negatives`, `fetch_thumbnails`, `collect_examples`, `choose_precision`,
+`encode_features`, `train_model`, `evaluate`, `write_report`, `write_cards`, `register`, `promote`,
+`index_thumbnails`, `publish`; of a sweep `search_hyperparameters`, `compare_recipes` and
+`write_sweep`; of the watch `look_for_news`.
+
+Beside them: `caching` decides what need not run again, `retries` what is tried again, `artifacts`
+and `notifications` tell what came of a run, `logs` shapes its log, `secret_blocks` holds its keys.
 """
 
-from tasks.errors import log_in_one_line
+from thumbtune.channel.secrets import OTHER_PLACES
+from thumbtune.tasks.logs import log_in_one_line, log_in_runs
+from thumbtune.tasks.secret_blocks import read_block
 
-log_in_one_line()  # in the workers of Dask and Ray too, which import nothing but steps
+# In the workers of Dask and Ray too, which import nothing but steps.
+log_in_one_line()
+log_in_runs()
+OTHER_PLACES.append(read_block)

@@ -13,16 +13,16 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from tasks.escaping import as_code, for_markdown, in_cells
-from tasks.evaluation import Evaluation
-from tasks.figures import misses_heading
-from tasks.freezing import TrainableParameters
-from tasks.parameters import TrainParameters
-from tasks.promotion import Verdict
-from tasks.report import FunnelStage, Report, compare, data_uri, parameter_table
-from tasks.sweep import RecipeComparison, Sweep, Trial
-from tasks.training import TrainedModel
-from tasks.workspace import Workspace
+from thumbtune.clip.freezing import TrainableParameters
+from thumbtune.learning.evaluation import Evaluation
+from thumbtune.learning.promotion import Verdict
+from thumbtune.learning.sweep import RecipeComparison, Sweep, Trial
+from thumbtune.learning.training import TrainedModel
+from thumbtune.parameters import TrainParameters
+from thumbtune.reporting.figures import misses_heading
+from thumbtune.reporting.report import FunnelStage, Report, compare, data_uri, parameter_table
+from thumbtune.store.workspace import Workspace
+from thumbtune.text.escaping import as_code, for_markdown, in_cells
 
 NAMES_SHOWN = 8
 

@@ -17,8 +17,8 @@ from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from pydantic import BaseModel
 
-from tasks.parameters import without_influence
-from tasks.workspace import Table, Workspace, fingerprint
+from thumbtune.parameters import without_influence
+from thumbtune.store.workspace import Table, Workspace, fingerprint
 
 
 class Stored(Protocol):

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 import requests
 from prefect.logging import get_logger
 
-from tasks.escaping import for_discord, for_slack
-from tasks.secrets import MissingSecretError, read_secret
+from thumbtune.channel.secrets import MissingSecretError, read_secret
+from thumbtune.text.escaping import for_discord, for_slack
 
 if TYPE_CHECKING:
-    from tasks.promotion import Verdict
+    from thumbtune.learning.promotion import Verdict
 
 TIMEOUT = 10  # seconds
 

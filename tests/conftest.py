@@ -22,20 +22,21 @@ from prefect.settings import (
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_LOCAL_STORAGE_PATH,
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     PREFECT_SERVER_DATABASE_CONNECTION_URL,
     temporary_settings,
 )
 from pytest_httpserver import HTTPServer
 from s3fs import S3FileSystem
 
-from tasks.matching import Matcher
-from tasks.registry import Version
-from tasks.workspace import Workspace
 from tests.prefect_server import Server, running_server
 from tests.s3_server import S3Server
 from tests.server_logs import Logs
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
+from thumbtune.channel.registry import Version
+from thumbtune.store.workspace import Workspace
+from thumbtune.use.matching import Matcher
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -75,6 +76,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_prefect() -> Iterator[None]:
+    """A test that does not ask for a Prefect server must not start one."""
+    with temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}):
+        yield
+
+
+@pytest.fixture(scope="session")
 def prefect_harness(
     prefect_results: Path, tmp_path_factory: pytest.TempPathFactory, logs: Logs, tables: Path
 ) -> Iterator[None]:

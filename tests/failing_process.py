@@ -8,8 +8,8 @@ from pathlib import Path
 from torch.distributed import get_rank
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from tasks.processes import one_of_several
-from tasks.thumbnails import DamagedThumbnailError
+from thumbtune.data.thumbnails import DamagedThumbnailError
+from thumbtune.learning.processes import one_of_several
 
 ERRORS = {
     "nobody expects it": ValueError("a long story\nrank 1 cannot go on"),

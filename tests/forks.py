@@ -19,7 +19,12 @@ STREAMS = ("stdin", "stdout", "stderr")
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
-    ["flows.train_flow", "tests.test_indexing", "tests.test_quota", "tests.test_registry"]
+    [
+        "thumbtune.flows.train_flow",
+        "tests.use.test_indexing",
+        "tests.channel.test_quota",
+        "tests.channel.test_registry",
+    ]
 )
 
 

@@ -37,12 +37,13 @@ class Clone:
 
     def _make_environment(self, place: Path) -> None:
         venv.EnvBuilder(symlinks=True).create(place)
-        packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-        editable = place / "editable"
-        editable.mkdir()
-        for name in {package.split(".")[0] for package in packages["packages"]}:
-            (editable / name).symlink_to(self.folder / name)
-        paths = [str(editable), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+        setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+        package = place / "editable" / "thumbtune"
+        package.mkdir(parents=True)
+        folders = [*(self.folder / "thumbtune").iterdir()]
+        for folder in folders + [self.folder / each for each in setuptools["package-dir"].values()]:
+            (package / folder.name).symlink_to(folder)
+        paths = [str(package.parent), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
         [site_packages] = place.glob("lib/python*/site-packages")
         (site_packages / "tests.pth").write_text("\n".join(dict.fromkeys(paths)))
         for script in entry_points(group="console_scripts"):

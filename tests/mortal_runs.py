@@ -23,9 +23,9 @@ from typing import Any, NamedTuple, Self
 from prefect.settings import get_current_settings
 from pydantic import BaseModel
 
-from tasks.indexing import channel_place, open_index
-from tasks.registry import Registry
-from tasks.workspace import Workspace
+from thumbtune.channel.registry import Registry
+from thumbtune.store.workspace import Workspace
+from thumbtune.use.indexing import channel_place, open_index
 
 ROOT = Path(__file__).parent.parent
 
@@ -215,7 +215,7 @@ def die() -> None:
 
 def live(asked: dict[str, Any]) -> None:
     """Run the flow in this process, which was forked for it."""
-    from flows.train_flow import train
+    from thumbtune.flows.train_flow import train
 
     os.setsid()
     home = Path(asked["home"])
@@ -235,7 +235,7 @@ def live(asked: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fork a run for each line that comes, and tell in a line how it ended."""
-    import flows.train_flow  # noqa: F401
+    import thumbtune.flows.train_flow  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

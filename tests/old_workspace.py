@@ -15,7 +15,7 @@ from pytest_httpserver import HTTPServer
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 
-DATA = Path(__file__).parent / "data"
+FIXTURES = Path(__file__).parent / "fixtures"
 VIDEOS = 24
 PICTURES_OF_THE_REPORT = ("report.html", "misses.jpg", "loss_curve.png")
 """Half of its size; nothing reads them but people."""
@@ -44,17 +44,17 @@ def options(root: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Train once and pack the workspace."""
-    DATA.mkdir(exist_ok=True)
+    FIXTURES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, HTTPServer() as http:
         youtube = YouTubeServer(http)
         serve_channel(youtube)
         os.environ["THUMBTUNE_YOUTUBE_API_URL"] = youtube.api_url
         os.environ["THUMBTUNE_PRIVATE_HOSTS"] = "localhost, 127.0.0.1"
         os.environ["YOUTUBE_API_KEY"] = youtube.key
-        from flows.train_flow import train
+        from thumbtune.flows.train_flow import train
 
         train(**options(Path(scratch)))
-        with tarfile.open(DATA / f"workspace-{version('thumbtune')}.tar.gz", "x:gz") as packed:
+        with tarfile.open(FIXTURES / f"workspace-{version('thumbtune')}.tar.gz", "x:gz") as packed:
             packed.add(Path(scratch) / "workspace", "workspace", filter=_without_pictures)
 
 

@@ -9,15 +9,15 @@ import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
-from sample import CHANNEL, MODEL
-from tasks.models import resolve_model
-from tasks.parameters import ThumbnailsParameters, TrainParameters
-from tasks.registry import Registry, Version
-from tasks.sources.folder import list_folder
-from tasks.thumbnails import Example, ThumbnailStore
-from tasks.training import save
-from tasks.workspace import Workspace
 from tests.tiny_clip import save_tiny_clip
+from thumbtune.channel.registry import Registry, Version
+from thumbtune.channel.sources.folder import list_folder
+from thumbtune.clip.models import find_model
+from thumbtune.data.thumbnails import Example, ThumbnailStore
+from thumbtune.learning.training import save
+from thumbtune.parameters import ThumbnailsParameters, TrainParameters
+from thumbtune.sample import CHANNEL, MODEL
+from thumbtune.store.workspace import Workspace
 
 SPLITS = ("train", "train", "valid", "test")
 
@@ -38,7 +38,7 @@ def add_version(
     workspace: Workspace, channel: str = "@tester", count: int = 40, seed: int = 0
 ) -> Version:
     """A version whose projections differ from the untouched model's, and the champion."""
-    untouched = resolve_model("sample")
+    untouched = find_model("sample")
     model = SentenceTransformer(str(MODEL))
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -183,7 +183,11 @@ def test_what_pip_is_to_install_is_an_extra(command: Command) -> None:
 
 @of_kind("not ours")
 def test_programs_of_others_are_named_where_they_are_used(command: Command) -> None:
-    uses = {"apt": ".ci/run", "docker": "compose.yaml", "yt-dlp": "tasks/sources/folder.py"}
+    uses = {
+        "apt": ".ci/run",
+        "docker": "compose.yaml",
+        "yt-dlp": "thumbtune/channel/sources/folder.py",
+    }
     text = (ROOT / uses[command.words[0]]).read_text()
     assert command.words[0] in text
     if command.words[0] == "docker":

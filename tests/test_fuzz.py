@@ -18,28 +18,29 @@ from prefect import task
 from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
-from tasks import thumbnails
-from tasks.caching import Stages, content_key
-from tasks.features import FeatureStore
-from tasks.parameters import ThumbnailsParameters, TrainParameters, parse_command_line
-from tasks.quota import Spent
-from tasks.registry import DamagedRecordError, Registry
-from tasks.sources import SourceError, Video
-from tasks.sources import youtube as client
-from tasks.sources.feed import FeedError, newest_videos
-from tasks.sources.folder import folder_stamp, list_folder
-from tasks.sources.youtube import (
+from tests.small_channel import add_version
+from tests.youtube_server import YouTubeServer, make_video
+from thumbtune.channel.listing import Video
+from thumbtune.channel.news import ChannelsFileError, Memory, read_channels
+from thumbtune.channel.quota import Spent
+from thumbtune.channel.registry import DamagedRecordError, Registry
+from thumbtune.channel.sources import youtube as client
+from thumbtune.channel.sources.feed import FeedError, newest_videos
+from thumbtune.channel.sources.folder import folder_stamp, list_folder
+from thumbtune.channel.sources.youtube import (
     RetryableYouTubeError,
     YouTubeError,
     find_channel,
     list_channel,
     request_api,
 )
-from tasks.thumbnails import ThumbnailStore
-from tasks.watching import ChannelsFileError, Memory, read_channels
-from tasks.workspace import Table, Workspace
-from tests.small_channel import add_version
-from tests.youtube_server import YouTubeServer, make_video
+from thumbtune.clip.features import FeatureStore
+from thumbtune.data import thumbnails
+from thumbtune.data.thumbnails import ThumbnailStore
+from thumbtune.errors import SourceError
+from thumbtune.parameters import ThumbnailsParameters, TrainParameters, parse_command_line
+from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.caching import Stages, content_key
 
 Result = TypeVar("Result")
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.train_flow import TrainRun, train
-from tasks.registry import Registry
-from tasks.workspace import Workspace
-from tests.old_workspace import DATA, VIDEOS, options, serve_channel
+from tests.old_workspace import FIXTURES, VIDEOS, options, serve_channel
 from tests.youtube_server import YouTubeServer
-from thumbtune.cli import app
+from thumbtune.app.cli import app
+from thumbtune.channel.registry import Registry
+from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.store.workspace import Workspace
 
 
-@pytest.fixture(params=sorted(DATA.glob("workspace-*.tar.gz")), ids=lambda file: file.name)
+@pytest.fixture(params=sorted(FIXTURES.glob("workspace-*.tar.gz")), ids=lambda file: file.name)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """The folder of an old workspace."""
     with tarfile.open(request.param) as packed:

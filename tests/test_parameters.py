@@ -9,14 +9,14 @@ import yaml
 from pydantic import ValidationError
 
 from docs.parameters import page
-from flows.train_flow import train
-from tasks.parameters import (
+from thumbtune.channel.news import read_channels
+from thumbtune.flows.train_flow import train
+from thumbtune.parameters import (
     SweepParameters,
     TrainParameters,
     WatchParameters,
     parse_command_line,
 )
-from tasks.watching import read_channels
 
 ROOT = Path(__file__).parent.parent
 

@@ -33,23 +33,22 @@ from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from rich.console import Console
 
-import flows
-import tasks
-import thumbtune
-from flows import sweep_flow, train_flow, watch_flow
-from flows.command_line import INTERRUPTED, exit_code
-from flows.runners import BY_SETTING
-from tasks.errors import ParametersError, UserError
-from tasks.parameters import PublishParameters, TrainParameters
-from tasks.preflight import check_publishing, check_training, check_workspace
-from tasks.report import FunnelStage, left_out
-from tasks.retries import only_on
-from tasks.secrets import MissingSecretError, read_secret_early
-from tasks.sources import SourceError
+import thumbtune.flows
+import thumbtune.tasks
+from tests.channel.test_faults import with_body
 from tests.hub_server import FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, HubServer, run_python
-from tests.test_faults import with_body
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, error_body, make_video
+from thumbtune.channel.preflight import check_publishing, check_training, check_workspace
+from thumbtune.channel.secrets import MissingSecretError
+from thumbtune.errors import ParametersError, SourceError, UserError
+from thumbtune.flows import sweep_flow, train_flow, watch_flow
+from thumbtune.flows.command_line import INTERRUPTED, exit_code
+from thumbtune.flows.runners import BY_SETTING
+from thumbtune.parameters import PublishParameters, TrainParameters
+from thumbtune.reporting.report import FunnelStage, left_out
+from thumbtune.tasks.retries import only_on
+from thumbtune.tasks.secret_blocks import read_secret_early
 
 ROOT = Path(__file__).parent.parent
 LINES = 15
@@ -223,7 +222,7 @@ def test_what_needs_no_server_is_told_before_one_is_started_and_pytorch_is_loade
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert done.returncode == 1
     assert "thumbtune: YOUTUBE_API_KEY is not set." in done.stderr.splitlines()[-1]
-    assert "tasks.preflight" in imported
+    assert "thumbtune.channel.preflight" in imported
     assert "torch" not in imported
     assert not (home / "prefect.db").exists()
 
@@ -405,14 +404,10 @@ NOT_THE_USERS = {
 
 
 def test_every_error_of_this_project_is_the_users_or_has_a_reason() -> None:
-    for package in (tasks, flows, thumbtune):
+    for package in (thumbtune.tasks, thumbtune.flows, thumbtune):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
-    ours = {
-        kind
-        for kind in subclasses(Exception)
-        if kind.__module__.split(".")[0] in ("tasks", "flows", "thumbtune")
-    }
+    ours = {kind for kind in subclasses(Exception) if kind.__module__.split(".")[0] == "thumbtune"}
     others = {kind.__name__ for kind in ours if not issubclass(kind, UserError)}
     assert others == set(NOT_THE_USERS)
 
@@ -489,8 +484,8 @@ def test_a_secret_block_counts_as_a_key(monkeypatch: pytest.MonkeyPatch) -> None
 
 PUBLISHING = """
 import json, os
-from tasks.parameters import PublishParameters
-from tasks.preflight import check_publishing
+from thumbtune.parameters import PublishParameters
+from thumbtune.channel.preflight import check_publishing
 for token, repository in json.loads(os.environ["ASKED"]):
     os.environ["HF_TOKEN"] = token
     try:

@@ -9,13 +9,13 @@ The champion of a channel, from Python:
     for fit in champion.rank_titles(picture, ["How I cut my bill", "My new desk"]):
         print(f"{fit.cosine:.2f}  better than {fit.percentile:.0f} % of your own  {fit.title}")
 
-The command line is `thumbtune.cli`.
+The command line is `thumbtune.app.cli`.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tasks.matching import Fit, Matcher, open_champion
+    from thumbtune.use.matching import Fit, Matcher, open_champion
 
 __all__ = ["Fit", "Matcher", "open_champion"]
 
@@ -24,6 +24,6 @@ def __getattr__(name: str) -> Any:
     """Import on first use: torch takes seconds, and `thumbtune --help` shall not."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tasks import matching
+    from thumbtune.use import matching
 
     return getattr(matching, name)

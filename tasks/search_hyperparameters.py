@@ -1,0 +1,37 @@
+"""Task: search the hyperparameters that validate best."""
+
+from prefect import task
+
+from thumbtune.clip.towers import Precision
+from thumbtune.learning.sweep import Sweep, search_recipe
+from thumbtune.parameters import (
+    SearchParameters,
+    TrainParameters,
+)
+from thumbtune.store.model_reference import ModelReference
+from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.caching import content_key
+
+
+@task(
+    name="search-hyperparameters",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=3),
+)
+def search_hyperparameters(
+    workspace: Workspace,
+    model: ModelReference,
+    text_model: ModelReference | None,
+    examples: Table,
+    parameters: TrainParameters,
+    options: SearchParameters,
+    precision: Precision,
+) -> Sweep:
+    """Find the recipe that validates best on a table of `Example`; its test rows are not used.
+
+    The trials are kept on this machine, at `sweeps/<key>/journal`, so a killed search goes on
+    here where it stopped.
+    """
+    models = (model, text_model)
+    return search_recipe(workspace, *models, examples, parameters, options, precision)

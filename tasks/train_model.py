@@ -1,0 +1,50 @@
+"""Task: fine-tune with sentence-transformers."""
+
+from prefect import task
+from prefect.logging import get_run_logger
+
+from thumbtune.clip.towers import Precision
+from thumbtune.learning.processes import run_in_processes
+from thumbtune.learning.training import TrainedModel, TrainingJob, train
+from thumbtune.parameters import EvaluationParameters, TrainingParameters
+from thumbtune.store.model_reference import ModelReference
+from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.caching import content_key
+
+
+@task(
+    name="train",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=7, ignore=["evaluation"]),
+)
+def train_model(
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    parameters: TrainingParameters,
+    evaluation: EvaluationParameters,
+    seed: int,
+    precision: Precision,
+) -> TrainedModel:
+    """Fine-tune a model on a table of `Example`, in this process or in several.
+
+    Args:
+        precision: of the stored features.
+    """
+    job = TrainingJob(
+        workspace=workspace,
+        model=model,
+        examples=examples,
+        parameters=parameters,
+        evaluation=evaluation,
+        seed=seed,
+        precision=precision,
+    )
+    logger = get_run_logger()
+    if parameters.processes == 1:
+        trained = train(job, logger)
+        assert trained
+        return trained
+    told = run_in_processes("thumbtune.learning.training", job, parameters.processes, logger.info)
+    return TrainedModel.model_validate_json(told)

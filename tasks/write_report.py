@@ -1,0 +1,34 @@
+"""Task: write the figures, and the page that shows them."""
+
+from prefect import task
+
+from thumbtune.learning.evaluation import Evaluation
+from thumbtune.learning.training import TrainedModel
+from thumbtune.parameters import TrainParameters
+from thumbtune.reporting.report import (
+    FunnelStage,
+    Report,
+    write_page,
+)
+from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.caching import content_key
+
+
+@task(
+    name="report",
+    persist_result=True,
+    result_serializer="json",
+    cache_key_fn=content_key(version=4),
+)
+def write_report(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    funnel: list[FunnelStage],
+    examples: Table,
+    trained: TrainedModel,
+    untouched: Evaluation,
+    fine_tuned: Evaluation,
+) -> Report:
+    """Write the figures, the pictures and the page that shows them beside the model."""
+    figures = (trained, untouched, fine_tuned)
+    return write_page(workspace, parameters, funnel, examples, *figures)

@@ -1,0 +1,586 @@
+"""The page of `thumbtune web`, in a browser, on the bundled channel."""
+
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+
+from tests.browser import chromium
+from tests.data.test_thumbnails import encoded, picture
+from tests.forks import Script
+from tests.prefect_server import wait_until
+from tests.reporting.test_report import NASTY, Tags
+from tests.reverse_proxy import ReverseProxy
+from tests.small_channel import make_examples
+from thumbtune.app.address import AddressError, host_names
+from thumbtune.app.web import (
+    Champion,
+    QuestionError,
+    choose,
+    found,
+    html,
+    in_words,
+    ranking,
+    read_titles,
+    serve,
+    side_by_side,
+    told,
+)
+from thumbtune.channel.registry import DamagedRecordError, Registry, Version
+from thumbtune.data.thumbnails import Example, load_image
+from thumbtune.flows.train_flow import train
+from thumbtune.store.workspace import Workspace
+from thumbtune.use.indexing import Entry, NoIndexError, channel_place, index_channel
+from thumbtune.use.matching import Fit, Matcher, examples_of
+
+OTHERS = ["Golden Rocket After Dark", "24 Hours with My Golden Mushroom", "I Built a House"]
+
+expect.set_options(timeout=30_000)
+
+
+class Site:
+    """The page as `thumbtune web` serves it, and the channel behind it."""
+
+    def __init__(self, workspace: Workspace, temporary: Path, *options: str) -> None:
+        self.options = options
+        self.workspace = workspace
+        self.registry = Registry(workspace, "sample", None)
+        self.temporary = temporary
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+        self.process = self.start()
+
+    def start(self) -> Script:
+        """`thumbtune web` on this site's port."""
+        options = ["web", "--source=sample", *self.options, f"--port={self.port}"]
+        return Script(
+            "thumbtune/app/cli.py",
+            [*options, f"--workspace={self.workspace.root}"],
+            {**os.environ, "TMPDIR": str(self.temporary)},
+        )
+
+    def wait_until_ready(self) -> None:
+        """It says its address then."""
+        wait_until(lambda: "\n" in self.process.stdout, 120, lambda: str(self.process.streams))
+        assert self.url in self.process.stdout
+
+    def stop(self) -> int:
+        """Stop as a supervisor does; the exit code."""
+        self.process.terminate()
+        return self.process.wait(30).returncode
+
+    def test_rows(self) -> list[Example]:
+        """Videos of the channel that the model has not seen."""
+        rows = self.workspace.read_table(self.registry.versions()[-1].examples, Example)
+        return [row for row in rows if row.split == "test"]
+
+    def fits(self, image: Image.Image, titles: list[str], untouched: bool = False) -> list[Fit]:
+        """What the champion, or the untouched model, says of titles."""
+        champion = self.registry.champion()
+        assert champion
+        return Matcher.of_version(self.workspace, champion, untouched).rank_titles(image, titles)
+
+    def nearest(self, embed: Callable[[Matcher], Any], top: int) -> list[tuple[str, str]]:
+        """Titles and cosines of the channel's pictures nearest to a vector of the champion."""
+        champion = self.registry.champion()
+        assert champion
+        matcher = Matcher.of_version(self.workspace, champion)
+        rows = self.workspace.read_table(champion.examples, Example)
+        vectors = matcher.embed_images([load_image(self.workspace, row) for row in rows])
+        cosines = (vectors @ embed(matcher)[0]).tolist()
+        best = sorted(zip(cosines, (row.title for row in rows), strict=True), reverse=True)
+        return [(title, f"{cosine:.2f}") for cosine, title in best[:top]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Two versions of the bundled channel; the second is the champion."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("web") / "workspace")
+    options: dict[str, Any] = {
+        "source": "sample",
+        "model": "sample",
+        "workspace": workspace.root,
+        "negatives": {"text_model": "sample"},
+    }
+    for epochs in (1, 6):
+        train(**options, training={"epochs": epochs, "learning_rate": 0.001})
+    site = Site(workspace, tmp_path_factory.mktemp("temporary"))
+    site.wait_until_ready()
+    yield site
+    site.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def visitor(browser: Browser) -> Iterator[BrowserContext]:
+    """Who opens every page: the browser has kept the page's scripts, as compiled."""
+    with browser.new_context(viewport={"width": 1200, "height": 900}) as context:
+        yield context
+
+
+@pytest.fixture
+def page(site: Site, visitor: BrowserContext) -> Iterator[Page]:
+    """The page, newly opened; it may not raise an error of its own nor ask another host."""
+    page = visitor.new_page()
+    asked: list[str] = []
+    errors: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(f"dialog {dialog.message}"))
+    page.goto(site.url)
+    expect(page.get_by_role("heading", name="sample")).to_be_visible()
+    yield page
+    page.close()
+    assert errors == []
+    assert [url for url in asked if not url.startswith((site.url, "data:", "blob:"))] == []
+
+
+def give_picture(page: Page, picture: Path, place: str = "#thumbnail") -> None:
+    """Upload a picture."""
+    with page.expect_response(re.compile("/upload")):
+        page.locator(f"{place} input[type=file]").set_input_files(picture)
+    expect(page.locator(place).get_by_label("Remove Image")).to_be_visible()
+
+
+def match(page: Page, titles: list[str]) -> Locator:
+    """Ask for the ranking; its rows."""
+    page.get_by_label("Title ideas").fill("\n".join(titles))
+    page.get_by_role("button", name="Match").click()
+    rows = page.locator(".thumbtune ol > li")
+    expect(rows).to_have_count(len(titles))
+    return rows
+
+
+def words_of(fit: Fit) -> str:
+    assert fit.percentile is not None
+    return f"{in_words(fit.percentile)} of this channel’s own pairs"
+
+
+def assert_shows(rows: Locator, fine_tuned: list[Fit], untouched: list[Fit]) -> None:
+    """The rows show both models' answers in the order of the fine-tuned one."""
+    expect(rows.get_by_role("heading")).to_have_text([fit.title for fit in fine_tuned])
+    places = {fit.title: place for place, fit in enumerate(untouched, 1)}
+    fits = {fit.title: fit for fit in untouched}
+    for row, fit in zip(rows.all(), fine_tuned, strict=True):
+        was = fits[fit.title]
+        expect(row).to_contain_text(f"Fine-tuned{words_of(fit)}", use_inner_text=False)
+        expect(row).to_contain_text(f"Untouched, choice {places[fit.title]}{words_of(was)}")
+        expect(row.locator("span").filter(has_text="cosine")).to_have_text(
+            [f"cosine {fit.cosine:.2f}", f"cosine {was.cosine:.2f}"]
+        )
+
+
+@pytest.mark.compatibility
+def test_titles_are_ranked_for_an_uploaded_thumbnail_by_both_models(site: Site, page: Page) -> None:
+    row = site.test_rows()[0]
+    titles = [*OTHERS, row.title]
+    give_picture(page, site.workspace.root / row.image)
+    image = load_image(site.workspace, row)
+    fine_tuned = site.fits(image, titles)
+    assert fine_tuned[0].title == row.title
+    assert_shows(match(page, titles), fine_tuned, site.fits(image, titles, untouched=True))
+
+
+def test_a_thumbnail_of_the_channel_can_be_chosen_and_brings_its_title(
+    site: Site, page: Page
+) -> None:
+    row = site.test_rows()[1]
+    page.get_by_text("Or choose one of the channel’s").click()
+    page.locator("#picker").get_by_alt_text(row.title).click()
+    expect(page.get_by_label("Title ideas")).to_have_value(row.title)
+    expect(page.locator("#thumbnail").get_by_label("Remove Image")).to_be_visible()
+    image = load_image(site.workspace, row)
+    titles = [row.title, *OTHERS]
+    rows = match(page, titles)
+    assert_shows(rows, site.fits(image, titles), site.fits(image, titles, untouched=True))
+
+
+def search(page: Page, count: int) -> Locator:
+    """Ask for thumbnails; the cards that were found."""
+    page.get_by_label("How many").first.fill(str(count))
+    page.get_by_role("button", name="Search", exact=True).click()
+    cards = page.locator("figure")
+    expect(cards).to_have_count(count)
+    return cards
+
+
+@pytest.mark.compatibility
+def test_words_find_the_thumbnails_nearest_to_them(site: Site, page: Page) -> None:
+    row = site.test_rows()[0]
+    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_label("Words").fill(row.title)
+    cards = search(page, 5)
+    expected = site.nearest(lambda matcher: matcher.embed_titles([row.title]), 5)
+    assert expected[0][0] == row.title
+    expect(cards.locator("figcaption")).to_have_text(
+        [f"{title}cosine {c}" for title, c in expected]
+    )
+    sizes = cards.locator("img").evaluate_all("pictures => pictures.map(p => p.naturalWidth)")
+    assert min(sizes) > 100
+
+
+def test_a_picture_finds_itself_first(site: Site, page: Page) -> None:
+    row = site.test_rows()[2]
+    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_text("Or search by a picture").click()
+    give_picture(page, site.workspace.root / row.image, "#picture")
+    first = search(page, 3).first
+    expect(first).to_contain_text(row.title)
+    expect(first).to_contain_text("cosine 1.00")
+
+
+def test_a_search_wants_words_or_a_picture(site: Site, page: Page) -> None:
+    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Type words, or give a picture.")
+    page.get_by_text("Or search by a picture").click()
+    give_picture(page, site.workspace.root / site.test_rows()[0].image, "#picture")
+    page.get_by_label("Words").fill("a robot")
+    page.get_by_role("button", name="Search", exact=True).click()
+    expect(page.get_by_role("alert")).to_contain_text("Clear one of them.")
+
+
+def test_the_report_of_the_champion_is_shown_and_runs_no_script(page: Page) -> None:
+    page.get_by_role("tab", name="Report").click()
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="CLIP, adapted to the sample channel")).to_be_visible()
+    expect(frame.get_by_text("Worst misses on the")).to_be_visible()
+    assert page.locator("iframe").get_attribute("sandbox") == ""
+
+
+def test_a_promotion_shows_without_a_restart(site: Site, page: Page) -> None:
+    expect(page.get_by_text("Version 2 of 2")).to_be_visible()
+    row = site.test_rows()[0]
+    give_picture(page, site.workspace.root / row.image)
+    try:
+        site.registry.roll_back(1, "for the test")
+        rows = match(page, [row.title])
+        [fit] = site.fits(load_image(site.workspace, row), [row.title])
+        expect(rows).to_contain_text(f"cosine {fit.cosine:.2f}")
+        page.reload()
+        expect(page.get_by_text("Version 1 of 2")).to_be_visible()
+    finally:
+        site.registry.roll_back(2, "after the test")
+
+
+def test_without_a_champion_the_page_says_how_to_get_one(site: Site, page: Page) -> None:
+    decisions = site.workspace.root / site.registry.path / "decisions"
+    aside = decisions.rename(decisions.with_name("aside"))
+    try:
+        page.reload()
+        mend = "`thumbtune rollback NUMBER` makes one the champion."
+        expect(page.locator(".problem")).to_contain_text(mend)
+        page.get_by_text("Or choose one of the channel’s").click()
+        expect(page.locator(".toast-body")).to_contain_text(mend)
+        page.get_by_role("tab", name="Report").click()
+        expect(page.get_by_role("tabpanel").locator(".problem")).to_contain_text(mend)
+    finally:
+        aside.rename(decisions)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\n  \n", "There is no title yet. Type title ideas, one a line."),
+        ("\n".join(map(str, range(51))), "51 titles; 50 can be matched at a time. Remove some"),
+        ("fine\n" + "w" * 201, "Title 2 has 201 characters; 200 is the most"),
+    ],
+)
+def test_titles_that_cannot_be_ranked_are_answered_with_the_mend(
+    site: Site, page: Page, text: str, message: str
+) -> None:
+    give_picture(page, site.workspace.root / site.test_rows()[0].image)
+    page.get_by_label("Title ideas").fill(text)
+    page.get_by_role("button", name="Match").click()
+    expect(page.get_by_role("alert")).to_contain_text(message)
+
+
+def test_a_missing_thumbnail_is_asked_for(page: Page) -> None:
+    page.get_by_label("Title ideas").fill("A title")
+    page.get_by_role("button", name="Match").click()
+    expect(page.get_by_role("alert")).to_contain_text("There is no thumbnail yet.")
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("text.jpg", None, "not a JPEG, PNG, WebP or GIF picture"),
+        ("drawing.svg", None, "not a JPEG, PNG, WebP or GIF picture"),
+        ("tiny.png", (8, 8), "smaller than 32 pixels"),
+        ("huge.png", (6000, 4000), "more than 20 megapixels"),
+    ],
+)
+def test_a_picture_of_no_use_is_answered_with_the_mend(
+    page: Page, tmp_path: Path, name: str, size: tuple[int, int] | None, message: str
+) -> None:
+    picture = tmp_path / name
+    if size:
+        Image.new("1", size).save(picture)
+    else:
+        picture.write_text(
+            "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+        )
+    give_picture(page, picture)
+    page.get_by_label("Title ideas").fill("A title")
+    page.get_by_role("button", name="Match").click()
+    expect(page.get_by_role("alert")).to_contain_text(message)
+    expect(page.get_by_role("alert")).to_contain_text("Give a JPEG, PNG, WebP or GIF of at most")
+
+
+def test_a_picture_of_more_than_20_megabytes_is_not_taken(page: Page, tmp_path: Path) -> None:
+    picture = tmp_path / "large.jpg"
+    picture.write_bytes(bytes(20_971_521))
+    page.locator("#thumbnail input[type=file]").set_input_files(picture)
+    expect(page.get_by_text("exceed the maximum allowed size of 20")).to_be_visible()
+
+
+def test_a_title_with_html_or_a_template_is_shown_as_text(site: Site, page: Page) -> None:
+    titles = [
+        "<img src=x onerror=alert(1)>",
+        "<script>alert(2)</script>",
+        "${alert(3)} `${alert(4)}`",
+        "{{value}} {{#each value}}",
+        "</h2></li></ol><b>bold</b> & &amp; \\ \\u0041",
+    ]
+    give_picture(page, site.workspace.root / site.test_rows()[0].image)
+    rows = match(page, titles)
+    assert sorted(rows.get_by_role("heading").all_text_contents()) == sorted(titles)
+
+
+@pytest.mark.parametrize("width", [375, 390, 768])
+def test_nothing_is_wider_than_a_phone(site: Site, page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 844})
+    give_picture(page, site.workspace.root / site.test_rows()[0].image)
+    match(page, ["w" * 200, "A title of some words " * 9])
+    for tab in page.get_by_role("tab").all():
+        tab.click()
+        expect(tab).to_have_attribute("aria-selected", "true")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(
+    "path", ["workspace-id", "registry/sample-7c3e94b3/versions/000001.json", "../../etc/passwd"]
+)
+def test_no_file_of_the_workspace_is_served(site: Site, path: str) -> None:
+    file = site.workspace.root / path
+    answer = requests.get(f"{site.url}gradio_api/file={file}", timeout=30)
+    assert answer.status_code == 403
+
+
+def test_the_page_cannot_be_reached_from_other_machines(site: Site) -> None:
+    with socket.socket() as other:
+        other.settimeout(5)
+        assert other.connect_ex(("127.0.0.2", site.port)) != 0
+
+
+def test_another_sites_name_for_this_machine_is_refused(site: Site) -> None:
+    for host, status in (("localhost", 200), ("evil.example", 400)):
+        answer = requests.get(site.url, headers={"Host": f"{host}:{site.port}"}, timeout=30)
+        assert answer.status_code == status
+
+
+def test_behind_a_proxy_the_page_works_below_a_path(
+    site: Site, browser: Browser, tmp_path: Path
+) -> None:
+    options = ("--root-path=/thumbtune", "--allowed-host=page.localhost")
+    other = Site(site.workspace, tmp_path, *options)
+    other.wait_until_ready()
+    with ReverseProxy("/thumbtune", other.port) as proxy:
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        address = f"http://page.localhost:{proxy.port}/thumbtune/"
+        page.goto(address)
+        expect(page.get_by_role("heading", name="sample")).to_be_visible()
+        example = site.test_rows()[0]
+        give_picture(page, site.workspace.root / example.image)
+        titles = [example.title, *OTHERS]
+        rows = match(page, titles)
+        picture = load_image(site.workspace, example)
+        assert_shows(rows, site.fits(picture, titles), site.fits(picture, titles, untouched=True))
+        page.close()
+        assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+        for host, status in (("page.localhost", 200), ("evil.example", 400)):
+            answer = requests.get(
+                f"http://127.0.0.1:{proxy.port}/thumbtune/", headers={"Host": host}, timeout=30
+            )
+            assert answer.status_code == status
+    assert other.stop() in (0, 130)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed", "names"),
+    [
+        ("127.0.0.1", [], ["127.0.0.1", "localhost", "127.0.0.1"]),
+        ("127.0.0.1", ["Example.org"], ["127.0.0.1", "localhost", "127.0.0.1", "example.org"]),
+        ("0.0.0.0", [], ["*"]),
+        ("0.0.0.0", ["*.lan"], ["127.0.0.1", "localhost", "0.0.0.0", "*.lan"]),
+    ],
+)
+def test_the_page_is_asked_for_by_these_names(
+    host: str, allowed: list[str], names: list[str]
+) -> None:
+    assert host_names(host, allowed) == names
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root_path": "https://example.org/x"}, "--root-path: .* such as /thumbtune"),
+        ({"root_path": "/a b"}, "--root-path: '/a b' is no path"),
+        ({"allowed_hosts": ["https://example.org"]}, "--allowed-host: .* is no host name"),
+        ({"allowed_hosts": ["example.org:8080"]}, "without https://, port and path"),
+        ({"allowed_hosts": ["ex*mple.org"]}, "is no host name"),
+    ],
+)
+def test_a_path_or_name_that_is_none_gets_a_message(
+    workspace: Workspace, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AddressError, match=message):
+        serve(workspace, Registry(workspace, "sample", None), **options)
+
+
+def test_pictures_that_are_gone_are_left_out_and_told(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    champion.matcher()  # it stores the features
+    [first, second, *_] = examples_of(workspace, version)
+    (workspace.root / first.image).unlink()
+    assert "Left out, since the index was made: 1 picture gone." in found(champion, "a", None, 48)
+    (workspace.root / second.image).unlink()
+    shown = found(champion, "a", None, 48)
+    assert "1 picture gone, 1 gone." in shown
+    assert shown.count("<figure") == 38
+
+
+def test_the_page_ranks_without_a_picture_that_is_gone_and_tells_so(
+    workspace: Workspace, version: Version, tmp_path: Path
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    upload = tmp_path / "upload.png"
+    upload.write_bytes(encoded(picture(), "PNG"))
+    gone = next(row for row in examples_of(workspace, version) if row.split == "test")
+    (workspace.root / gone.image).unlink()
+    shown = told(lambda: ranking(champion, {"path": str(upload)}, "A title"))()
+    assert "Left out of the channel’s own pairs: 1 picture gone." in shown
+    assert "A bar holds the title against 19 pairs" in shown
+
+
+def test_any_problem_that_its_user_can_mend_is_told_on_the_page() -> None:
+    def fail() -> str:
+        raise DamagedRecordError("The record x is damaged. Restore <it>.")
+
+    assert "The record x is damaged. Restore &lt;it&gt;." in told(fail)()
+
+
+def test_a_taken_port_gets_a_message(site: Site) -> None:
+    done = site.start().wait()
+    assert done.returncode == 1
+    assert f"port {site.port}: Address already in use. Give another --port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_host_that_is_not_this_machine_gets_a_message(workspace: Workspace) -> None:
+    registry = Registry(workspace, "sample", None)
+    for host in ("192.0.2.1", "no such host"):  # the first is kept for documentation, RFC 5737
+        with pytest.raises(AddressError, match=f"cannot listen on {host}, port 7860: .*--host"):
+            serve(workspace, registry, host)
+
+
+def test_uploads_are_removed_when_the_server_stops(
+    site: Site, browser: Browser, tmp_path: Path
+) -> None:
+    other = Site(site.workspace, tmp_path)
+    other.wait_until_ready()
+    page = browser.new_page()
+    page.goto(other.url)
+    give_picture(page, site.workspace.root / site.test_rows()[0].image)
+    page.close()
+    assert list(tmp_path.rglob("*.jpg"))
+    other.stop()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_index_is_opened_once_and_again_when_it_has_changed(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    first = champion.index()
+    assert champion.index() is first
+
+    new = make_examples(workspace, len(first) + 1)[-1]
+    index_channel(workspace, version, champion.matcher(), [Entry(**dict(new))])
+    second = champion.index()
+    assert {entry.id for entry in second.entries} - {entry.id for entry in first.entries} == {
+        new.id
+    }
+    assert champion.index() is second
+
+    workspace.remove(f"{channel_place(version.model.fingerprint, version)}/index.json")
+    with pytest.raises(NoIndexError):
+        champion.index()
+
+
+def test_a_picture_that_is_gone_or_damaged_is_not_offered(
+    workspace: Workspace, version: Version
+) -> None:
+    champion = Champion(workspace, Registry(workspace, "youtube", "@tester"))
+    gone, damaged, *whole = champion.choices()
+    (workspace.root / gone.image).unlink()
+    stored = workspace.root / damaged.image
+    stored.write_bytes(stored.read_bytes()[:20])
+    assert choose(champion)[1] == whole
+
+
+@given(st.text())
+def test_titles_are_read_one_a_line(text: str) -> None:
+    try:
+        titles = read_titles(text)
+    except QuestionError:
+        return
+    assert titles
+    assert len(set(titles)) == len(titles)
+    lines = [line.strip() for line in text.splitlines()]
+    assert [line for line in dict.fromkeys(lines) if line] == titles
+
+
+@given(title=NASTY | st.text(), other=NASTY | st.text())
+def test_no_title_adds_a_tag_to_the_ranking(title: str, other: str) -> None:
+    def shown(*titles: str) -> Tags:
+        fits = [Fit(title=t, cosine=0.5, percentile=50, rank=1, of=2) for t in titles]
+        return Tags(html("ranking", lines=side_by_side(fits, fits), pairs=2))
+
+    tags = shown(title, other)
+    assert tags.names == shown("a", "b").names
+    assert "\n".join(title.splitlines()) in "\n".join(tags.text.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("percentile", "words"),
+    [
+        (0, "not better than any"),
+        (0.2, "better than 1 %"),
+        (71.6, "better than 72 %"),
+        (99.9, "better than 99 %"),
+        (100, "better than all"),
+    ],
+)
+def test_only_all_is_called_all(percentile: float, words: str) -> None:
+    assert in_words(percentile) == words

@@ -1,0 +1,221 @@
+"""Divide the videos into train, valid and test."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self, cast
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from thumbtune.channel.listing import Video
+from thumbtune.errors import UserError
+from thumbtune.parameters import SPLITS, SplitParameters
+from thumbtune.text.titles import same_title
+
+Split = Literal["train", "valid", "test"]
+
+
+class SplitVideo(Video):
+    """A video with its split."""
+
+    split: Split
+
+
+class Assigned(BaseModel):
+    """The split that a video was given once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    split: Split
+    title: str
+    """As it was then: a video of equal title joins it, also when it is gone."""
+
+    @classmethod
+    def of(cls, video: SplitVideo) -> Self:
+        """As it is written down."""
+        return cls(id=video.id, split=video.split, title=video.title)
+
+
+class SplitTooSmallError(UserError, ValueError):
+    """A split has too few videos to train or measure on."""
+
+
+class SplitsNotGivenError(UserError, ValueError):
+    """The videos did not come with the splits that `split.method` given needs."""
+
+
+def divide_videos(
+    videos: Sequence[Video],
+    parameters: SplitParameters,
+    seed: int,
+    assigned: Sequence[Assigned] = (),
+) -> list[SplitVideo]:
+    """Give each video its split; the order of the videos stays.
+
+    Args:
+        assigned: what the method `hash` keeps to; each video once.
+
+    Raises:
+        SplitTooSmallError: a split has fewer than `parameters.min_rows` videos.
+        SplitsNotGivenError: the method is `given`, and a video or a split is missing.
+    """
+    match parameters.method:
+        case "hash":
+            splits = hash_splits(videos, parameters.train, parameters.valid, assigned)
+        case "shuffle":
+            splits = shuffled_splits(len(videos), parameters.train, parameters.valid, seed)
+        case "given":
+            splits = given_splits(videos)
+    rows = [
+        SplitVideo(**video.model_dump(exclude={"split"}), split=split)
+        for video, split in zip(videos, splits, strict=True)
+    ]
+    check_sizes(rows, parameters.min_rows)
+    return rows
+
+
+def hash_splits(
+    videos: Sequence[Video], train: float, valid: float, assigned: Sequence[Assigned] = ()
+) -> list[Split]:
+    """Give each video the split it was assigned before, or else place it by a hash.
+
+    A video of a title that is known (`same_title`) joins the videos that have it. Others of equal
+    title go together, placed by the id of the oldest one, so that what is split anew on another
+    machine is split alike. Without dates they are placed by their title, as it is spelled first in
+    the order of characters.
+    """
+    own = {each.id: each.split for each in assigned}
+    titles = [same_title(video.title) for video in videos]
+    known = _splits_of_titles(titles, videos, assigned, own)
+    groups: defaultdict[str, list[Video]] = defaultdict(list)
+    for title, video in zip(titles, videos, strict=True):
+        groups[title].append(video)
+    hashed = {
+        title: _split_at(_unit_hash(_group_key(group)), train, valid)
+        for title, group in groups.items()
+    }
+    return [
+        own.get(video.id) or known.get(title) or hashed[title]
+        for title, video in zip(titles, videos, strict=True)
+    ]
+
+
+def _splits_of_titles(
+    titles: Sequence[str],
+    videos: Sequence[Video],
+    assigned: Sequence[Assigned],
+    own: Mapping[str, Split],
+) -> dict[str, Split]:
+    """Title → the split of the videos that have it, or else of those that had it and are gone.
+
+    If they are of several, since a title was edited, it is that of train: there the title is known.
+    """
+    here = {video.id for video in videos}
+    gone = [(same_title(each.title), each.split) for each in assigned if each.id not in here]
+    of_now = [
+        (title, own[video.id])
+        for title, video in zip(titles, videos, strict=True)
+        if video.id in own
+    ]
+    splits: dict[str, Split] = {}
+    for pairs in (gone, of_now):
+        splits |= dict(sorted(pairs, key=lambda pair: SPLITS.index(pair[1]), reverse=True))
+    return splits
+
+
+def _group_key(group: Sequence[Video]) -> str:
+    dated = [(video.published_at, video.id) for video in group if video.published_at]
+    return f"id:{min(dated)[1]}" if dated else f"title:{min(video.title for video in group)}"
+
+
+def _unit_hash(key: str) -> float:
+    """A number in [0, 1) that depends on the key alone, on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:6], "big") / 2**48
+
+
+def _split_at(place: float, train: float, valid: float) -> Split:
+    if place < train:
+        return "train"
+    return "valid" if place < train + valid else "test"
+
+
+def shuffled_splits(rows: int, train: float, valid: float, seed: int) -> list[Split]:
+    """The article's split: pandas' seeded shuffle, then int(train n), int(valid n) and the rest."""
+    last_train, last_valid = int(train * rows), int(train * rows) + int(valid * rows)
+    splits: list[Split] = ["test"] * rows
+    for place, row in enumerate(shuffled_order(rows, seed)):
+        if place < last_valid:
+            splits[row] = "train" if place < last_train else "valid"
+    return splits
+
+
+def shuffled_order(rows: int, seed: int) -> list[int]:
+    """The row at each place of the article's shuffle; training meets the rows in this order."""
+    return pd.Series(range(rows)).sample(frac=1, random_state=seed).tolist()
+
+
+def given_splits(videos: Sequence[Video]) -> list[Split]:
+    """The splits that a hub dataset came with.
+
+    Raises:
+        SplitsNotGivenError: a video has none of train, valid and test, or one of them has no video.
+    """
+    found = Counter(video.split or "no split" for video in videos)
+    wrong = found.total() - sum(found[split] for split in SPLITS)
+    empty = [split for split in SPLITS if videos and not found[split]]
+    missing = [f"{wrong} of {len(videos)} videos came without a split (train, valid or test)"]
+    missing = (missing if wrong else []) + [f"none came in {split}" for split in empty]
+    if missing:
+        counts = ", ".join(f"{name} {count}" for name, count in found.items())
+        raise SplitsNotGivenError(
+            f"split.method is `given`, but {', '.join(missing)}; the dataset has: {counts}. Choose "
+            "split.method hash or shuffle, or name the dataset's splits train, validation and test."
+        )
+    return cast("list[Split]", [video.split for video in videos])
+
+
+def seen_in_train(rows: Sequence[SplitVideo]) -> dict[str, int]:
+    """How many videos of valid and of test have a title that a video of train has too."""
+    trained = {same_title(row.title) for row in rows if row.split == "train"}
+    return {
+        split: sum(row.split == split and same_title(row.title) in trained for row in rows)
+        for split in ("valid", "test")
+    }
+
+
+JOINS = "hash puts a new video beside those of its title."
+APART = {
+    "hash": "a video keeps its split when a title is edited. Other shares (split.train, "
+    "split.valid) split all anew, equal titles together.",
+    "shuffle": JOINS,
+    "given": JOINS,
+}
+"""Method → how it comes that equal titles stand apart, and what keeps them together."""
+
+
+def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
+    """What to say of titles that stand in train and outside of it; None if there are none."""
+    seen = seen_in_train(rows)
+    if not any(seen.values()):
+        return None
+    counts = " and ".join(f"{count} videos of {split}" for split, count in seen.items() if count)
+    return (
+        f"{counts} have titles that train has too (case and invisible characters do not count), so "
+        f"what is measured there is too good. split.method is {method}; {APART[method]}"
+    )
+
+
+def check_sizes(rows: Sequence[SplitVideo], min_rows: int) -> None:
+    """Stop if a split is too small to train or measure on."""
+    sizes: Counter[str] = Counter(row.split for row in rows)
+    for split in SPLITS:
+        if sizes[split] < min_rows:
+            counts = ", ".join(f"{name} {sizes[name]}" for name in SPLITS)
+            raise SplitTooSmallError(
+                f"The {split} split has {sizes[split]} of {len(rows)} videos ({counts}), fewer "
+                f"than split.min_rows={min_rows}. Add videos (a lower "
+                "videos.min_duration_seconds keeps more), change split.train and split.valid, or "
+                "lower split.min_rows."
+            )

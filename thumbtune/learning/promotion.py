@@ -1,0 +1,257 @@
+"""Promote the challenger to champion if it is not worse, on the same current test split."""
+
+import logging
+from collections.abc import Sequence
+from textwrap import shorten
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from thumbtune.channel.registry import Registry, Version
+from thumbtune.errors import UserError
+from thumbtune.learning.evaluation import Evaluation, Prediction
+from thumbtune.learning.intervals import paired_interval
+from thumbtune.parameters import TrainParameters
+from thumbtune.store.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+Opponent = Literal["champion", "untouched"]
+Rule = Literal["not_worse", "higher", "better"]
+OPPONENTS: dict[Opponent, str] = {"champion": "the champion", "untouched": "the untouched model"}
+STEPS = {"MRR": 0.5, "Recall@1": 1.0}
+"""What a video adds to a metric that rises from the second rank to the first."""
+DECIMALS = 3
+"""To which a difference is told; a smaller one is not called better."""
+
+
+class PairedDifference(BaseModel):
+    """A metric of two models on the same videos."""
+
+    model_config = ConfigDict(frozen=True)
+
+    opponent: Opponent
+    metric: str
+    videos: int
+    moved: int
+    """Videos on which the two differ."""
+    challenger: float
+    other: float
+    interval: tuple[float, float]
+    """95 % interval of challenger minus other."""
+
+    @property
+    def difference(self) -> float:
+        """Challenger minus other."""
+        return self.challenger - self.other
+
+    @property
+    def reservation(self) -> str:
+        """Why the challenger cannot be called better; empty if it can."""
+        told = round(self.difference, DECIMALS)
+        if told > 0:
+            return ""
+        if not self.moved:
+            return f"no different from {OPPONENTS[self.opponent]}"
+        return f"{'lower than' if told < 0 else 'no better than'} {OPPONENTS[self.opponent]}"
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"{self.metric} {self.challenger:.3f} against the {self.opponent}'s {self.other:.3f} "
+            f"on {self.videos} test videos ({self.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
+        )
+
+
+class Verdict(BaseModel):
+    """What became of the challenger."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    is_new: bool
+    """False if the version was decided on in an earlier run."""
+    promoted: bool
+    """Whether it is in use now, be it because it is better or because it is not worse."""
+    why: str
+    champion: int | None
+    """The version in use now."""
+    differences: list[PairedDifference] = []
+
+
+class NothingToCompareOnError(UserError, ValueError):
+    """No test video is left on which the comparison would be fair."""
+
+
+def paired_difference(
+    opponent: Opponent,
+    challenger: Sequence[Prediction],
+    other: Sequence[Prediction],
+    metric: Literal["MRR", "Recall@1"],
+) -> PairedDifference:
+    """Compare two models video by video.
+
+    Args:
+        challenger, other: answers to the same videos, in any order.
+    """
+    ranks = {answer.video_id: answer.rank for answer in other}
+    ours = _values([answer.rank for answer in challenger], metric)
+    theirs = _values([ranks[answer.video_id] for answer in challenger], metric)
+    difference = ours - theirs
+    return PairedDifference(
+        opponent=opponent,
+        metric=metric,
+        videos=len(difference),
+        moved=int((difference != 0).sum()),
+        challenger=float(ours.mean()),
+        other=float(theirs.mean()),
+        interval=paired_interval(difference, STEPS[metric]),
+    )
+
+
+def _values(ranks: Sequence[int], metric: str) -> NDArray[np.float64]:
+    rank = np.array(ranks, float)
+    return 1 / rank if metric == "MRR" else (rank <= 1).astype(float)
+
+
+def stands(difference: PairedDifference, rule: Rule) -> bool:
+    """Whether the challenger passes the rule.
+
+    `not_worse`: the interval reaches zero or more; `higher`: the metric is at least as high;
+    `better`: the whole interval is above zero.
+    """
+    match rule:
+        case "not_worse":
+            return difference.interval[1] >= 0
+        case "higher":
+            return difference.difference >= 0
+    return difference.interval[0] > 0
+
+
+def judge(
+    differences: Sequence[PairedDifference], rule: Rule, unmeasured: str = ""
+) -> tuple[bool, str]:
+    """Whether the challenger becomes the champion, and why or why not.
+
+    It is called promoted only if it measures better than each that it is compared with.
+
+    Args:
+        unmeasured: why there is no comparison with the present champion.
+    """
+    lacking = f"; {unmeasured}" if unmeasured else ""
+    for difference in differences:
+        if not stands(difference, rule):
+            return False, f"kept, not promoted: {difference} fails the rule `{rule}`{lacking}"
+    reservations = [told for difference in differences if (told := difference.reservation)]
+    became = "promoted" if not reservations else "in use"
+    though = f", though {' and '.join(reservations)}" if reservations else ""
+    told = "; ".join(map(str, differences)) or "nothing to compare with"
+    return True, f"{became} by the rule `{rule}`{though}: {told}{lacking}"
+
+
+def in_one_line(error: Exception) -> str:
+    """An error of any library, short enough to stand in a sentence."""
+    said = str(error).strip().splitlines()
+    return shorten(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__, 200)
+
+
+def compare(
+    challenger: Sequence[Prediction],
+    untouched: Sequence[Prediction],
+    champion: Sequence[Prediction] | None,
+    learned_from: set[str],
+    metric: Literal["MRR", "Recall@1"],
+) -> list[PairedDifference]:
+    """The challenger against the champion, if there is one, and against the untouched model.
+
+    Args:
+        challenger, untouched, champion: answers on the test split.
+        learned_from: videos of the champion's training; they do not count against it. Splits by
+            hash are stable, so none is in test; another split.method may move a video there.
+
+    Raises:
+        NothingToCompareOnError: the champion has learned from every test video.
+    """
+    differences = []
+    if champion is not None:
+        fair = [answer for answer in challenger if answer.video_id not in learned_from]
+        if not fair:
+            raise NothingToCompareOnError(
+                f"the champion has learned from all {len(challenger)} videos of this test split. "
+                "Keep split.method `hash`, with the shares and the channel as they were."
+            )
+        differences.append(paired_difference("champion", fair, champion, metric))
+    differences.append(paired_difference("untouched", challenger, untouched, metric))
+    return differences
+
+
+def _on_test(workspace: Workspace, evaluation: Evaluation) -> list[Prediction]:
+    answers = workspace.read_table(evaluation.predictions, Prediction)
+    return [answer for answer in answers if answer.split == "test"]
+
+
+def decide(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    version: Version,
+    untouched: Evaluation,
+    challenger: Evaluation,
+    met: int | None,
+    champion: Evaluation | None,
+    unmeasured: str,
+) -> Verdict | None:
+    """Make a version the champion if the rule allows.
+
+    A version is decided on once: after a rollback the same model does not come back by itself.
+
+    Args:
+        met: the version that was the champion when it was measured; None if there was none.
+        champion: its measures on the same examples; None if there is none.
+        unmeasured: why there is none, though there is a champion.
+
+    Returns:
+        None if another version is the champion by now, by hand: this one has to meet it first.
+    """
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    decisions = registry.decisions()
+    present = registry.champion()
+    current = present.number if present else None
+    if before := registry.decision_on(version.number):
+        why = f"was decided on before: {before.why}"
+        logger.info("Version %d of %s %s", version.number, registry.name, why)
+        return Verdict(
+            version=version.number, is_new=False, promoted=False, why=why, champion=current
+        )
+    if current != met:
+        return None
+    differences: list[PairedDifference] = []
+    try:
+        differences = compare(
+            _on_test(workspace, challenger),
+            _on_test(workspace, untouched),
+            _on_test(workspace, champion) if champion else None,
+            set(present.learned_from) if present else set(),
+            parameters.promotion.metric,
+        )
+        promoted, why = judge(differences, parameters.promotion.rule, unmeasured)
+    except NothingToCompareOnError as error:
+        promoted, why = False, f"kept, not promoted: {error}"
+    last = decisions[-1].number if decisions else 0
+    chosen = version.number if promoted else current
+    decision = registry.decide_after(last, version.number, chosen, why)
+    if decision is None:
+        return None
+    removed = registry.remove_old_models(parameters.promotion.keep_models)
+    logger.info("Version %d of %s %s", version.number, registry.name, why)
+    if removed:
+        logger.info("Deleted the weights of old versions: %s", ", ".join(map(str, removed)))
+    return Verdict(
+        version=version.number,
+        is_new=True,
+        promoted=promoted,
+        why=why,
+        champion=decision.champion,
+        differences=differences,
+    )

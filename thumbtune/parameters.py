@@ -1,0 +1,626 @@
+"""Every parameter of a run, in one model with three faces.
+
+`TrainParameters` is the command line (`python flows/train_flow.py --training.epochs 3`), the form
+in the Prefect UI, and the `parameters:` block of prefect.yaml. Secrets are never parameters, since
+Prefect stores parameters as plain text: see `thumbtune.channel.secrets`.
+"""
+
+import argparse
+import difflib
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
+
+from thumbtune.commands import DEFAULT_WORKSPACE
+from thumbtune.errors import ParametersError, problems_of
+from thumbtune.names.channel_name import absolute_channel, read_channel_name
+from thumbtune.store.storage import checked_location
+from thumbtune.text.escaping import for_terminal
+
+SPLITS = ("train", "valid", "test")
+"""The names of the three splits, as in the article."""
+
+
+HOST_RULE = r"^(\*\.)?[\w-]+(\.[\w-]+)+$"
+"""A host's full name, or `*.` and at least two labels: `*.com` would let anyone in."""
+
+
+class ChangesNothing:
+    """Marks a parameter without influence on what comes out: with another value of it, what was
+    done before is used again."""
+
+
+CHANGES_NOTHING = ChangesNothing()
+
+
+def without_influence(parameters: BaseModel) -> dict[str, Any]:
+    """The marked fields of parameters and of their stages, as pydantic's `exclude`."""
+    found: dict[str, Any] = {}
+    for name, field in type(parameters).model_fields.items():
+        value = getattr(parameters, name)
+        if CHANGES_NOTHING in field.metadata:
+            found[name] = True
+        elif isinstance(value, BaseModel) and (deeper := without_influence(value)):
+            found[name] = deeper
+    return found
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    retired: ClassVar[frozenset[str]] = frozenset()
+    """Fields of earlier versions, which stored records and deployments may still have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_retired(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if name not in cls.retired}
+
+
+class VideosParameters(_Stage):
+    """Which videos are taken, and how they are listed."""
+
+    listing: Literal["uploads", "search"] = Field(
+        "uploads",
+        description="youtube: `uploads` reads the channel's uploads playlist (1 quota unit for "
+        "50 videos), `search` the search endpoint (100 units for 50 videos, as in the article).",
+    )
+    min_duration_seconds: float = Field(
+        180.0,
+        ge=0,
+        description="Videos of so many seconds or fewer are left out: shorts may be three minutes "
+        "long. 179 is the article's limit; 0 keeps all.",
+    )
+    expiration_hours: Annotated[float, CHANGES_NOTHING] = Field(
+        24.0,
+        ge=0,
+        description="A fetched list of videos is used again for so many hours; 0: ask every time.",
+    )
+    daily_quota: Annotated[int, CHANGES_NOTHING] = Field(
+        10_000,
+        ge=1,
+        description="youtube: quota units that a key may spend in a day, which begins at midnight "
+        "Pacific time; a call beyond that is not made.",
+    )
+
+
+class SplitParameters(_Stage):
+    """How videos are divided into train, valid and test."""
+
+    method: Literal["hash", "shuffle", "given"] = Field(
+        "hash",
+        description="`hash`: a video keeps its split as the channel grows; `shuffle`: the "
+        "article's seeded shuffle; `given`: the splits that a hub dataset came with.",
+    )
+    train: float = Field(0.7, gt=0, lt=1, description="Share of the videos to train on, 0 to 1.")
+    valid: float = Field(
+        0.15, gt=0, lt=1, description="Share of the videos to validate on; the rest is for test."
+    )
+    min_rows: int = Field(4, ge=2, description="A split with fewer videos than this stops the run.")
+
+    @model_validator(mode="after")
+    def _leaves_a_test_split(self) -> Self:
+        if self.train + self.valid > 1 or math.isclose(self.train + self.valid, 1):
+            raise ValueError(
+                f"split.train + split.valid is {self.train + self.valid:g}; it must be below 1 so "
+                "that videos are left for test. Lower split.train or split.valid."
+            )
+        return self
+
+
+class NegativesParameters(_Stage):
+    """Which title stands as the wrong one beside each thumbnail."""
+
+    method: Literal["least_similar", "hard", "random", "none", "given"] = Field(
+        "least_similar",
+        description="`least_similar`: the article's, each title serves once; `hard`: the most "
+        "similar title below the ceiling; `random`; `none`: in-batch negatives only; `given`: "
+        "the title_neg column of a hub dataset.",
+    )
+    scope: Literal["within_split", "before_split"] = Field(
+        "within_split",
+        description="`within_split`: no test title is seen in training; `before_split`: mined "
+        "over all videos at once, as in the article.",
+    )
+    text_model: str = Field(
+        "sentence-transformers/all-mpnet-base-v2",
+        min_length=1,
+        description="Hub id or folder of the sentence-transformers model that compares titles.",
+    )
+    ceiling: float = Field(
+        0.9, gt=-1, le=1, description="hard: cosine similarity that a negative must stay below."
+    )
+
+
+class ThumbnailsParameters(_Stage):
+    """How thumbnails are fetched and what is accepted."""
+
+    quality: Literal["best", "high"] = Field(
+        "best",
+        description="`best`: the largest that YouTube has; `high`: the article's 480x360.",
+    )
+    crop_letterbox: bool = Field(
+        True, description="Cut off the black bars that pad a 16:9 picture to 4:3."
+    )
+    max_bad_share: float = Field(
+        0.1, ge=0, le=1, description="The run stops if a larger share of thumbnails is unusable."
+    )
+    max_megapixels: float = Field(
+        20.0, gt=0, description="A picture of more megapixels is refused unread."
+    )
+    batch_size: Annotated[int, CHANGES_NOTHING] = Field(
+        100, ge=1, le=1000, description="Thumbnails per Prefect task."
+    )
+    concurrency: Annotated[int, CHANGES_NOTHING] = Field(
+        8, ge=1, le=64, description="Simultaneous downloads per task."
+    )
+    timeout_seconds: Annotated[float, CHANGES_NOTHING] = Field(
+        20.0, gt=0, description="Time limit of one try at a download."
+    )
+    expiration_days: float = Field(
+        30.0,
+        ge=0,
+        le=36_500,
+        description="After so many days it is asked whether a URL has another picture by now; what "
+        "is unchanged is not downloaded again. 0: ask in every run.",
+    )
+    allowed_hosts: tuple[Annotated[str, Field(pattern=HOST_RULE)], ...] = Field(
+        ("*.ytimg.com", "*.ggpht.com", "img.youtube.com"),
+        min_length=1,
+        description="Hosts that thumbnails may come from, by https; `*.example.org` stands for all "
+        "below it. Hosts of a private network are a setting of the machine: SECURITY.md.",
+    )
+
+
+class FeaturesParameters(_Stage):
+    """How the frozen towers are run."""
+
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="`bfloat16` is used where the hardware gains by it, and only if a trial on "
+        "64 videos embeds them nearly as float32 does.",
+    )
+    partition_size: Annotated[int, CHANGES_NOTHING] = Field(
+        5000,
+        ge=1,
+        description="Videos per Prefect task. On Dask and Ray the workers encode several of these "
+        "side by side; in threads one follows the other.",
+    )
+
+
+class TrainingParameters(_Stage):
+    """Fine-tuning; the defaults are the article's hyperparameters."""
+
+    trainable: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        ("projection",),
+        min_length=1,
+        description="A model parameter is trained if its name contains one of these fragments; "
+        "all others are frozen.",
+    )
+    epochs: int = Field(2, ge=1, le=1000, description="Passes over the train split.")
+    batch_size: int = Field(16, ge=2, le=4096, description="Pairs per training step, at most.")
+    batches: Literal["no_duplicates", "plain"] = Field(
+        "no_duplicates",
+        description="`no_duplicates`: no batch holds a title or thumbnail twice, and all are of "
+        "nearly the same size; `plain`: rows as the shuffle gives them, as in the article.",
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="Peak learning rate of AdamW.")
+    scale: float = Field(
+        20.0, gt=0, description="MultipleNegativesRankingLoss: factor on the cosine similarities."
+    )
+    symmetric: bool = Field(
+        False, description="Titles must find their thumbnails too, not only thumbnails titles."
+    )
+    interpolation: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the trained weights in those that are kept; the rest is the "
+        "untouched model's (WiSE-FT, arXiv:2109.01903).",
+    )
+    keep_best_epoch: bool = Field(
+        True,
+        description="Keep the epoch of the highest validation MRR, not the last. A sweep's trials "
+        "keep their last, since validation scores them.",
+    )
+    report_to: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], CHANGES_NOTHING] = Field(
+        (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
+    )
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that train side by side, each with a GPU of its own and its share "
+        "of every batch. A sweep's trials take one.",
+    )
+
+    @model_validator(mode="after")
+    def _batches_can_be_shared(self) -> Self:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"training.batch_size is {self.batch_size}, which training.processes="
+                f"{self.processes} do not divide. Choose a multiple of {self.processes}."
+            )
+        return self
+
+
+class EvaluationParameters(_Stage):
+    """What is measured."""
+
+    retired = frozenset({"bootstrap_samples"})
+
+    recall_at: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (1, 5, 10), min_length=1, description="The k of Recall@k."
+    )
+
+    @model_validator(mode="after")
+    def _has_the_headline_figure(self) -> Self:
+        if 1 not in self.recall_at:
+            raise ValueError(
+                f"evaluation.recall_at is {self.recall_at}; add 1, since Recall@1 is what runs "
+                "are compared by."
+            )
+        return self
+
+
+class PromotionParameters(_Stage):
+    """When a trained model becomes the channel's champion."""
+
+    retired = frozenset({"bootstrap_samples"})
+
+    metric: Literal["MRR", "Recall@1"] = Field(
+        "MRR", description="What is compared, from thumbnail to title, on the current test split."
+    )
+    rule: Literal["not_worse", "higher", "better"] = Field(
+        "not_worse",
+        description="Against the champion and the untouched model: `not_worse`: the 95 % interval "
+        "of the difference reaches zero; `higher`: the metric is at least as high; `better`: the "
+        "whole interval is above zero.",
+    )
+    keep_models: Annotated[int, CHANGES_NOTHING] = Field(
+        5,
+        ge=1,
+        description="So many of the newest versions, and of the last champions, keep their "
+        "weights; of older ones only the record stays.",
+    )
+
+
+class PublishParameters(_Stage):
+    """Optional push to the Hugging Face hub (needs HF_TOKEN in the environment)."""
+
+    model_repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="owner/name of the model repository to push to.",
+    )
+    dataset_repo: str | None = Field(
+        None,
+        pattern=r"^[\w.-]+/[\w.-]+$",
+        description="owner/name of the dataset repository to push to.",
+    )
+    private: Annotated[bool, CHANGES_NOTHING] = Field(
+        True, description="Create the repositories as private."
+    )
+
+
+class TrainParameters(_Stage):
+    """Adapt CLIP to one YouTube channel's titles and thumbnails."""
+
+    source: Literal["youtube", "folder", "hub", "sample"] = Field(
+        "youtube", description="Where videos come from; `sample` is bundled and needs no key."
+    )
+    channel: str | None = Field(
+        None,
+        min_length=1,
+        description="youtube: channel id (UC…), @handle or channel URL; folder: a folder with a "
+        "manifest or with yt-dlp's *.info.json; hub: a dataset id or a folder with one; `:name` "
+        "behind it chooses a configuration.",
+    )
+    model: str = Field(
+        "sentence-transformers/clip-ViT-L-14",
+        min_length=1,
+        description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
+    )
+    workspace: Annotated[str, BeforeValidator(str), CHANGES_NOTHING] = Field(
+        DEFAULT_WORKSPACE,
+        min_length=1,
+        description="Folder for everything that a run keeps: a local path, or a URL such as "
+        "s3://bucket/folder.",
+    )
+    seed: int = Field(42, ge=0, lt=2**32, description="Seed of every random choice.")
+    refresh: Annotated[bool, CHANGES_NOTHING] = Field(
+        False, description="Run every stage again, even those already done for these inputs."
+    )
+    videos: VideosParameters = Field(VideosParameters(), description="Which videos are taken.")
+    split: SplitParameters = Field(
+        SplitParameters(), description="Division into train, valid and test."
+    )
+    negatives: NegativesParameters = Field(
+        NegativesParameters(), description="The wrong title beside each thumbnail."
+    )
+    thumbnails: ThumbnailsParameters = Field(
+        ThumbnailsParameters(), description="Fetching and checking of thumbnails."
+    )
+    features: FeaturesParameters = Field(
+        FeaturesParameters(), description="Running the frozen towers."
+    )
+    training: TrainingParameters = Field(TrainingParameters(), description="Fine-tuning.")
+    evaluation: EvaluationParameters = Field(
+        EvaluationParameters(), description="Metrics and their intervals."
+    )
+    promotion: PromotionParameters = Field(
+        PromotionParameters(), description="Champion and challenger."
+    )
+    publish: PublishParameters = Field(
+        PublishParameters(), description="Optional push to the Hugging Face hub."
+    )
+
+    def located(self) -> Self:
+        """The same from any folder: a local folder of videos by its absolute path."""
+        if self.channel is None:
+            return self
+        absolute = absolute_channel(self.source, self.channel)
+        return self.model_copy(update={"channel": absolute})
+
+    @field_validator("workspace")
+    @classmethod
+    def _workspace_is_a_path_or_url(cls, workspace: str) -> str:
+        return checked_location(workspace)
+
+    @model_validator(mode="after")
+    def _channel_fits_source(self) -> Self:
+        if self.source == "sample" and self.channel is not None:
+            raise ValueError(
+                f"channel={self.channel!r} is given but source is `sample`, which has its own "
+                "videos. Leave channel out, or set source to youtube, folder or hub."
+            )
+        if self.source != "sample" and self.channel is None:
+            raise ValueError(
+                f"channel is missing: source `{self.source}` needs one (for youtube a channel id, "
+                "@handle or URL; for folder a path; for hub a dataset id). "
+                "To try the bundled channel, set source to sample."
+            )
+        if self.source == "youtube" and self.channel is not None:
+            read_channel_name(self.channel)
+        return self
+
+    @model_validator(mode="after")
+    def _given_columns_need_the_hub(self) -> Self:
+        for name, method in (("split", self.split.method), ("negatives", self.negatives.method)):
+            if method == "given" and self.source != "hub":
+                raise ValueError(
+                    f"{name}.method is `given`, but only source `hub` brings its own; source is "
+                    f"`{self.source}`. Choose another {name}.method."
+                )
+        return self
+
+
+class WatchParameters(_Stage):
+    """Look for new videos of some channels, and start training where there are enough."""
+
+    channels: Path = Field(
+        Path("channels.yaml"),
+        description="YAML file: `channels`, a list of train parameters, each with its channel, "
+        "and `defaults` for all of them.",
+    )
+    min_new: int = Field(5, ge=1, description="So many new videos start a training.")
+    max_age_days: float = Field(
+        30.0, gt=0, description="After so many days one new video is enough."
+    )
+    retry_hours: float = Field(
+        24.0, gt=0, description="The same new videos start a training again after so many hours."
+    )
+    start: Literal["event", "here"] = Field(
+        "event",
+        description="`event`: the trigger of the train deployment starts the training on a "
+        "worker; `here`: this run trains, one channel after the other.",
+    )
+
+
+class SearchParameters(_Stage):
+    """How hyperparameters are searched."""
+
+    trials: int = Field(
+        40,
+        ge=1,
+        le=10_000,
+        description="Recipes to try; the first is the article's. Raise it later to search on.",
+    )
+    folds: Annotated[int, Field(ge=1, le=20)] | None = Field(
+        None,
+        description="Parts of train and valid that each stand once as validation; 1 validates on "
+        "the valid split. Left out: 5 for fewer than 500 videos, else 1.",
+    )
+    seeds: int = Field(
+        5, ge=1, le=100, description="Seeds with which the choice is measured on test at the end."
+    )
+
+
+class SweepParameters(TrainParameters):
+    """Search the hyperparameters with which CLIP adapts best to one YouTube channel."""
+
+    sweep: SearchParameters = Field(
+        SearchParameters(), description="Search of hyperparameters by validation."
+    )
+
+    def for_training(self) -> TrainParameters:
+        """Those of them that the train flow has; `refresh` is over when the search begins."""
+        shared = {name: getattr(self, name) for name in TrainParameters.model_fields}
+        return TrainParameters(**{**shared, "refresh": False})
+
+
+P = TypeVar("P", bound=BaseModel)
+
+SHOWN = 10
+"""So many wrong arguments are told at once."""
+
+
+def parse_command_line(model: type[P], arguments: Sequence[str] | None = None) -> P:
+    """Read parameters from command-line arguments such as `--training.epochs 3`.
+
+    `--parameters FILE` reads a JSON file of parameters first; other arguments go before it.
+    Exits with code 2 and a line for each wrong argument.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--parameters", type=Path)
+    try:
+        file, rest = parser.parse_known_args(given)
+        parsed: Any = CliApp.run(
+            _command_line(model), cli_args=rest, **_read(file.parameters, model)
+        )
+    except ValidationError as error:
+        _exit([f"--{field}: {said}" if field else said for field, said in problems_of(error)])
+    except (SettingsError, argparse.ArgumentError) as error:
+        _exit(_told(str(error).removeprefix("error parsing CLI: "), model))
+    return model.model_validate(parsed.model_dump())
+
+
+def _exit(lines: Sequence[str]) -> NoReturn:
+    shown = list(lines[:SHOWN])
+    if len(lines) > SHOWN:
+        shown.append(f"{len(lines) - SHOWN} more are wrong. --help lists every parameter.")
+    print(for_terminal("\n".join(shown)), file=sys.stderr)
+    sys.exit(2)
+
+
+def _told(said: str, model: type[BaseModel]) -> list[str]:
+    """What argparse found, with the nearest option for each that does not exist."""
+    unknown = said.removeprefix("unrecognized arguments: ")
+    if unknown == said:
+        return [f"{said.removeprefix('argument ')}. --help lists every parameter."]
+    words = unknown.split(" ")
+    options = [word.partition("=")[0] for word in words if word.startswith("-")]
+    if not options:
+        return [f"{said}. Each value follows its option, as in --channel @handle."]
+    return [f"unrecognized arguments: {option}. {_nearest(option, model)}" for option in options]
+
+
+def _nearest(option: str, model: type[BaseModel]) -> str:
+    """The options that somebody may have meant; a stage's name is easily left out."""
+    names = list(_options(model))
+    last = {name: f"--{name.rpartition('.')[2]}" for name in names}
+    likely = difflib.get_close_matches(option, names, n=1, cutoff=0.75)
+    likely += [name for name in names if difflib.get_close_matches(option, [last[name]], 1, 0.75)]
+    meant = list(dict.fromkeys(likely))[:3]
+    return f"Did you mean {' or '.join(meant)}?" if meant else "--help lists every parameter."
+
+
+def _options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _options(kind, f"{prefix}{name}.")
+            continue
+        yield f"--{prefix}{name}"
+        if kind is bool:
+            yield f"--no-{prefix}{name}"
+
+
+def _command_line(model: type[BaseModel]) -> Any:
+    class CommandLine(BaseSettings, model):  # type: ignore[valid-type, misc]
+        model_config = SettingsConfigDict(
+            extra="forbid",
+            cli_prog_name=Path(sys.argv[0]).name,
+            cli_implicit_flags=True,
+            cli_avoid_json=True,
+            cli_hide_none_type=True,
+            cli_exit_on_error=False,
+            nested_model_default_partial_update=True,
+        )
+
+        @classmethod
+        def settings_customise_sources(cls, *args: Any, **sources: Any) -> tuple[Any, ...]:
+            """No environment: a variable MODEL or SOURCE means something else."""
+            return (sources["init_settings"],)
+
+    CommandLine.__doc__ = (
+        f"{inspect.getdoc(model)} --parameters FILE reads them from a JSON file first, such as the "
+        "best_parameters.json of a sweep. --verbose shows Prefect's log and the tracebacks of "
+        "errors."
+    )
+    return CommandLine
+
+
+def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        _exit([f"--parameters: {file} cannot be read as JSON: {error}"])
+    if not isinstance(content, dict):
+        _exit([f"--parameters: {file} holds no JSON object of parameters."])
+    if unknown := [name for name in content if name not in model.model_fields]:
+        # CliApp.run has parameters of its own that it would take them for
+        _exit([f"--{name}: Extra inputs are not permitted (in {file})" for name in unknown])
+    return content
+
+
+def takes(model: type[P]) -> Callable[[Callable[[P], Any]], Callable[..., Any]]:
+    """Give a flow function the fields of `model` as its own keyword parameters.
+
+    Prefect reads a flow's form from its signature. With one field a parameter, a run may override
+    `channel` alone; with the whole model as a single parameter, any override would replace all.
+
+    Args:
+        model: a pydantic model; its fields become the parameters, their descriptions the help.
+
+    Returns:
+        A decorator for a function of one argument, an instance of `model`.
+    """
+    fields = model.model_fields
+
+    def decorate(body: Callable[[P], Any]) -> Callable[..., Any]:
+        def flow_function(**values: Any) -> Any:
+            try:
+                parameters = model(**values)
+            except ValidationError as error:
+                told = [
+                    said if said.startswith(field) else f"{field}: {said}"
+                    for field, said in problems_of(error)
+                ]
+                raise ParametersError("; ".join(told)) from None
+            return body(parameters)
+
+        flow_function.__name__ = body.__name__
+        flow_function.__qualname__ = body.__qualname__
+        flow_function.__module__ = body.__module__
+        help_lines = [f"    {name}: {field.description}" for name, field in fields.items()]
+        flow_function.__doc__ = "\n".join([inspect.getdoc(body) or "", "", "Args:", *help_lines])
+        flow_function.__annotations__ = {name: _annotation(field) for name, field in fields.items()}
+        flow_function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    annotation=_annotation(field),
+                    default=field.get_default(call_default_factory=True),
+                )
+                for name, field in fields.items()
+            ]
+        )
+        return flow_function
+
+    return decorate
+
+
+def _annotation(field: Any) -> Any:
+    """The field's type with its bounds, so that Prefect's form checks them too."""
+    return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation

@@ -1,0 +1,155 @@
+"""Write the model card and the dataset card, with the figures of the run."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from thumbtune.channel.identity import short_name
+from thumbtune.learning.evaluation import Evaluation
+from thumbtune.learning.training import TrainedModel
+from thumbtune.names.channel_name import absolute_channel
+from thumbtune.names.dataset_name import local_folder
+from thumbtune.parameters import TrainParameters
+from thumbtune.reporting.report import Comparison, FunnelStage, Report, compare
+from thumbtune.store.model_reference import ModelReference
+from thumbtune.text.escaping import as_code, for_markdown
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def channel_name(parameters: TrainParameters) -> str:
+    """How cards call the channel: never by a path of this machine."""
+    source, channel = parameters.source, parameters.channel or ""
+    if source == "youtube":
+        return short_name(source, channel)
+    if source == "folder" or local_folder(channel)[0]:
+        return short_name(source, absolute_channel(source, channel))
+    return channel or "thumbtune's sample channel"
+
+
+def base_name(model: ModelReference) -> str:
+    """How cards call the untouched model: its hub id, or a folder's name without the way there."""
+    if model.name == "sample":
+        return "thumbtune's sample CLIP"
+    return model.name if model.is_from_hub else Path(model.path).name
+
+
+def metric_title(metric: str) -> str:
+    """A metric in words: `text-to-image_Recall@5` is "Recall@5, title → thumbnail"."""
+    if metric == "cosine_accuracy":
+        return "triplet accuracy"
+    title_first = metric.startswith("text-to-image_")
+    way = "title → thumbnail" if title_first else "thumbnail → title"
+    return f"{metric.removeprefix('text-to-image_').replace('_', ' ')}, {way}"
+
+
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """A figure with its 95 % interval: "0.750 (0.500 to 1.000)"."""
+    if interval is None:
+        return f"{value:.3f}"
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def model_card(
+    parameters: TrainParameters,
+    funnel: Sequence[FunnelStage],
+    trained: TrainedModel,
+    untouched: Evaluation,
+    fine_tuned: Evaluation,
+) -> str:
+    """The README.md of the model, with its metrics as the hub's evaluation results.
+
+    https://huggingface.co/docs/hub/model-cards
+    """
+    comparisons = compare(untouched, fine_tuned)
+    publish = parameters.publish
+    name = publish.model_repo or f"CLIP for {channel_name(parameters)}"
+    data = ModelCardData(
+        base_model=untouched.model.name if untouched.model.is_from_hub else None,
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "clip", "image-text-retrieval", "thumbtune"],
+        datasets=[publish.dataset_repo] if publish.dataset_repo else None,
+        metrics=["recall", "mrr", "accuracy"],
+        model_name=name,
+        eval_results=[_result(row, parameters) for row in comparisons],
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "model_card.md"),
+        name=for_markdown(name),
+        channel=for_markdown(channel_name(parameters)),
+        base=for_markdown(base_name(untouched.model)),
+        repo=publish.model_repo or "model",
+        trained=trained,
+        training=parameters.training,
+        negatives=parameters.negatives,
+        trainable=" or ".join(map(for_markdown, parameters.training.trainable)),
+        names=[as_code(parameter) for parameter in trained.trainable.names],
+        text_model=for_markdown(Path(parameters.negatives.text_model).name),
+        split=parameters.split,
+        seed=parameters.seed,
+        rows=[
+            (
+                f"{row.split} ({row.rows})",
+                metric_title(row.metric),
+                "" if row.chance is None else f"{row.chance:.3f}",
+                with_interval(row.untouched, row.untouched_interval),
+                with_interval(row.fine_tuned, row.fine_tuned_interval),
+            )
+            for row in comparisons
+        ],
+        funnel=[_as_markdown(stage) for stage in funnel],
+    )
+    return str(card)
+
+
+def _as_markdown(stage: FunnelStage) -> FunnelStage:
+    """The same with its words fit for a table."""
+    dropped: Counter[str] = Counter()
+    for reason, count in stage.dropped.items():
+        dropped[for_markdown(reason)] += count
+    return stage.model_copy(update={"name": for_markdown(stage.name), "dropped": dict(dropped)})
+
+
+def _result(row: Comparison, parameters: TrainParameters) -> EvalResult:
+    """The fine-tuned model's figure; the untouched model's are no results of this one."""
+    return EvalResult(
+        task_type="image-text-retrieval",
+        dataset_type=parameters.publish.dataset_repo or "thumbtune",
+        dataset_name=channel_name(parameters),
+        dataset_split=row.split,
+        metric_type=row.metric,
+        metric_name=metric_title(row.metric),
+        metric_value=round(row.fine_tuned, 4),
+    )
+
+
+def dataset_card(
+    parameters: TrainParameters, funnel: Sequence[FunnelStage], rows: dict[str, int]
+) -> str:
+    """The README.md of the dataset.
+
+    https://huggingface.co/docs/hub/datasets-cards
+    """
+    data = DatasetCardData(
+        tags=["youtube", "thumbnails", "thumbtune"],
+        task_categories=["sentence-similarity"],
+        pretty_name=f"Titles and thumbnails of {channel_name(parameters)}",
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(TEMPLATES / "dataset_card.md"),
+        channel=for_markdown(channel_name(parameters)),
+        split=parameters.split,
+        negatives=parameters.negatives,
+        rows=rows,
+        funnel=[_as_markdown(stage) for stage in funnel],
+    )
+    return str(card)
+
+
+class Cards(Report):
+    """The cards: model/README.md and dataset/README.md."""

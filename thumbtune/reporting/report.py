@@ -1,0 +1,285 @@
+"""Write down what came of it, as files beside the model."""
+
+import base64
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any, Self
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict
+
+from thumbtune.channel.identity import short_name
+from thumbtune.data.splits import leakage
+from thumbtune.data.thumbnails import Example
+from thumbtune.learning.evaluation import Evaluation, Prediction, article_key
+from thumbtune.learning.training import TrainedModel
+from thumbtune.parameters import SPLITS, TrainParameters
+from thumbtune.reporting.figures import (
+    Miss,
+    loss_curve,
+    miss_sheet,
+    misses_heading,
+    thumbnail_jpeg,
+    worst_misses,
+)
+from thumbtune.store.workspace import Table, Workspace, fingerprint
+
+logger = logging.getLogger(__name__)
+
+HEADLINE = {
+    "Recall@1": "Thumbnail finds its title",
+    "text-to-image_Recall@1": "Title finds its thumbnail",
+    "MRR": "Mean reciprocal rank",
+    "cosine_accuracy": "Beats its negative title",
+}
+"""The metrics that a report begins with, in words."""
+
+
+class FunnelStage(BaseModel):
+    """How many rows a step left, and why others went."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    found: int
+    kept: int
+    dropped: dict[str, int]
+
+    @classmethod
+    def of(cls, name: str, table: Table) -> "FunnelStage":
+        """The stage that wrote a table."""
+        found = table.rows + sum(table.dropped.values())
+        return cls(name=name, found=found, kept=table.rows, dropped=table.dropped)
+
+
+def left_out(funnel: Sequence[FunnelStage]) -> str:
+    """How many rows each step left out, and why, in words."""
+    told = []
+    for stage in funnel:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in stage.dropped.items())
+        because = f" ({reasons})" if reasons else ""
+        told.append(f"{stage.found - stage.kept} of {stage.found} {stage.name}{because}")
+    return f"Left out: {'; '.join(told)}."
+
+
+class Comparison(BaseModel):
+    """One metric on one split, of the untouched and of the fine-tuned model."""
+
+    model_config = ConfigDict(frozen=True)
+
+    split: str
+    rows: int
+    metric: str
+    chance: float | None
+    untouched: float
+    untouched_interval: tuple[float, float] | None
+    fine_tuned: float
+    fine_tuned_interval: tuple[float, float] | None
+
+
+class Report(BaseModel):
+    """The files of a report, beside the model.
+
+    Runs that train alike but measure otherwise share the folder; the fingerprints tell whose
+    report lies there.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    """Relative to the workspace."""
+    files: dict[str, str]
+    """Name → fingerprint of the content."""
+
+    @classmethod
+    def write(cls, workspace: Workspace, folder: str, contents: dict[str, bytes]) -> Self:
+        """Write the files, each at once as a whole."""
+        for name, content in contents.items():
+            workspace.write(f"{folder}/{name}", content)
+        return cls(
+            folder=folder,
+            files={name: fingerprint(content) for name, content in contents.items()},
+        )
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Whether all its files are still there, unchanged: in the bucket, and here."""
+        return all(
+            workspace.holds_now(f"{self.folder}/{name}", mark) for name, mark in self.files.items()
+        )
+
+
+def compare(untouched: Evaluation, fine_tuned: Evaluation) -> list[Comparison]:
+    """Both models side by side, on the test split first."""
+    rows = []
+    for split in reversed(SPLITS):
+        before, after = untouched.splits[split], fine_tuned.splits[split]
+        rows += [
+            Comparison(
+                split=split,
+                rows=before.rows,
+                metric=metric,
+                chance=before.chance.get(metric),
+                untouched=before.metrics[metric],
+                untouched_interval=before.intervals.get(metric),
+                fine_tuned=after.metrics[metric],
+                fine_tuned_interval=after.intervals.get(metric),
+            )
+            for metric in before.metrics
+        ]
+    return rows
+
+
+def metrics_json(
+    trained: TrainedModel,
+    untouched: Evaluation,
+    fine_tuned: Evaluation,
+    funnel: Sequence[FunnelStage],
+) -> dict[str, Any]:
+    """All figures of a run; metrics under the article's names."""
+
+    def flat(evaluation: Evaluation, values: str) -> dict[str, Any]:
+        return {
+            article_key(split, metric): value
+            for split, of_split in evaluation.splits.items()
+            for metric, value in getattr(of_split, values).items()
+        }
+
+    return {
+        "models": {"untouched": untouched.model.name, "fine_tuned": fine_tuned.model.name},
+        "rows": {split: of_split.rows for split, of_split in untouched.splits.items()},
+        "chance": flat(untouched, "chance"),
+        "untouched": flat(untouched, "metrics"),
+        "untouched_95_percent": flat(untouched, "intervals"),
+        "fine_tuned": flat(fine_tuned, "metrics"),
+        "fine_tuned_95_percent": flat(fine_tuned, "intervals"),
+        "trainable_parameters": {
+            **trained.trainable.model_dump(),
+            "share": trained.trainable.share,
+        },
+        "trained_on": trained.trained_on,
+        "best_epoch": trained.best_epoch,
+        "training_seconds": round(trained.seconds, 1),
+        "data_funnel": [stage.model_dump() for stage in funnel],
+    }
+
+
+def misses_json(misses: Sequence[Miss]) -> list[dict[str, Any]]:
+    """The misses in words: what was asked, what was chosen, and how near either was (cosine)."""
+    return [
+        {
+            "split": prediction.split,
+            "video_id": prediction.video_id,
+            "title": example.title,
+            "rank": prediction.rank,
+            "similarity": prediction.similarity,
+            "chosen": prediction.top_title,
+            "chosen_similarity": prediction.top_similarity,
+        }
+        for example, prediction in misses
+    ]
+
+
+def parameter_table(parameters: TrainParameters) -> list[dict[str, str]]:
+    """One row per parameter, named as on the command line."""
+    rows = []
+    for name, value in parameters.model_dump(mode="json").items():
+        stage = value if isinstance(value, dict) else {"": value}
+        rows += [
+            {"parameter": f"{name}.{field}".rstrip("."), "value": _in_words(setting)}
+            for field, setting in stage.items()
+        ]
+    return rows
+
+
+def _in_words(setting: Any) -> str:
+    if isinstance(setting, list):
+        return ", ".join(map(str, setting)) or "none"
+    return "none" if setting is None else str(setting)
+
+
+def html_templates(package: str) -> Environment:
+    """The templates of a package; every value that they show is escaped."""
+    return Environment(
+        loader=PackageLoader(package),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def report_html(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    funnel: Sequence[FunnelStage],
+    trained: TrainedModel,
+    untouched: Evaluation,
+    fine_tuned: Evaluation,
+    misses: Sequence[Miss],
+    curve: bytes,
+    leak: str | None = None,
+) -> str:
+    """The report as one page that needs no other file; titles are escaped.
+
+    Args:
+        leak: what is to say of titles that stand in train and outside of it.
+    """
+    comparisons = compare(untouched, fine_tuned)
+    on_test = {row.metric: row for row in comparisons if row.split == "test"}
+    template = html_templates("tasks").get_template("report.html.jinja")
+    return template.render(
+        leak=leak,
+        channel=short_name(parameters.source, parameters.channel or "the sample channel"),
+        base=untouched.model.name,
+        trained=trained,
+        epochs=parameters.training.epochs,
+        headline=[on_test[metric] for metric in HEADLINE if metric in on_test],
+        labels=HEADLINE,
+        splits={split: [row for row in comparisons if row.split == split] for split in SPLITS},
+        funnel=funnel,
+        heading=misses_heading(misses[0].prediction.split if misses else None),
+        misses=[(miss, data_uri(thumbnail_jpeg(workspace, miss.example))) for miss in misses],
+        curve=data_uri(curve),
+        parameters=[
+            {"stage": stage, "name": name, "value": row["value"]}
+            for row in parameter_table(parameters)
+            for stage, _, name in [row["parameter"].rpartition(".")]
+        ],
+    )
+
+
+def data_uri(picture: bytes) -> str:
+    """A PNG or JPEG picture as a `data:` address."""
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
+def write_page(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    funnel: list[FunnelStage],
+    examples: Table,
+    trained: TrainedModel,
+    untouched: Evaluation,
+    fine_tuned: Evaluation,
+) -> Report:
+    """Write the figures, the pictures and the page that shows them beside the model."""
+    folder = trained.folder(workspace)
+    rows = workspace.read_table(examples, Example)
+    misses = worst_misses(rows, workspace.read_table(fine_tuned.predictions, Prediction))
+    curve = loss_curve(trained.history, trained.best_epoch)
+    metrics = metrics_json(trained, untouched, fine_tuned, funnel)
+    told = leakage(rows, parameters.split.method)
+    models = (trained, untouched, fine_tuned)
+    page = report_html(workspace, parameters, funnel, *models, misses, curve, told)
+    contents = {
+        "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
+        "parameters.json": parameters.model_dump_json(indent=1).encode(),
+        "misses.json": json.dumps(misses_json(misses), indent=1, ensure_ascii=False).encode(),
+        "loss_curve.png": curve,
+        "misses.jpg": miss_sheet(workspace, misses),
+        "report.html": page.encode(),
+    }
+    logger.info("Report: %s/%s/report.html", workspace, folder)
+    return Report.write(workspace, folder, contents)
