@@ -22,8 +22,9 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from thumbtune.clip.features import head_of
 from thumbtune.clip.freezing import freeze
 from thumbtune.data.thumbnails import Example, load_image
+from thumbtune.learning.columns import training_dataset
 from thumbtune.learning.evaluation import RecallEvaluator
-from thumbtune.learning.training import fine_tune, training_dataset
+from thumbtune.learning.training import fine_tune
 from thumbtune.parameters import SPLITS, EvaluationParameters, TrainingParameters
 from thumbtune.sample.make_channel import title
 from thumbtune.sample.scenes import draw, random_scene

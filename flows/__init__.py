@@ -1,1 +1,1 @@
-"""Prefect flows: they compose the steps of `tasks` and do nothing else."""
+"""The orchestrations: each reads as a story of tasks, from top to bottom."""

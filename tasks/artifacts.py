@@ -17,7 +17,7 @@ from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.promotion import Verdict
 from thumbtune.learning.sweep import RecipeComparison, Sweep, Trial
-from thumbtune.learning.training import TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.figures import misses_heading
 from thumbtune.reporting.report import FunnelStage, Report, compare, data_uri, parameter_table

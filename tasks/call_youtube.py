@@ -7,7 +7,8 @@ from typing import Any
 from prefect import task
 from prefect.tasks import exponential_backoff
 
-from thumbtune.channel.sources.youtube import Params, RetryableYouTubeError, request_api
+from thumbtune.channel.source import Params
+from thumbtune.channel.sources.youtube.api import RetryableYouTubeError, request_api
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.retries import only_on
 

@@ -6,8 +6,8 @@ from prefect import task
 from prefect.context import TaskRunContext
 from prefect.logging import get_run_logger
 
-from thumbtune.channel.sources.folder import folder_stamp
-from thumbtune.channel.videos import VideoList, list_videos, listing_begins, local_folder_of
+from thumbtune.channel.source import source_of
+from thumbtune.channel.videos import VideoList, list_videos, listing_begins
 from thumbtune.parameters import VideosParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.caching import content_key
@@ -19,8 +19,8 @@ _inputs_key = content_key(version=5)
 def _key_of_inputs_and_files(context: TaskRunContext, parameters: dict[str, Any]) -> str:
     """A list of local videos is out of date as soon as one of the files changes."""
     key = _inputs_key(context, parameters)
-    folder = local_folder_of(parameters["source"], parameters["channel"])
-    return f"{key}-{folder_stamp(folder)[:16]}" if folder else key
+    stamp = source_of(parameters["source"]).stamp(parameters["channel"] or "")
+    return f"{key}-{stamp[:16]}" if stamp else key
 
 
 @task(

@@ -8,7 +8,7 @@ from thumbtune.channel.secrets import read_secret
 from thumbtune.clip.models import folder_of
 from thumbtune.data.thumbnails import Example
 from thumbtune.hub.rights import RetryablePublishError
-from thumbtune.learning.training import TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import PublishParameters
 from thumbtune.reporting.publishing import build_dataset, push_dataset, push_model
 from thumbtune.store.workspace import Table, Workspace

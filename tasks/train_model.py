@@ -4,8 +4,9 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from thumbtune.clip.towers import Precision
+from thumbtune.learning.job import TrainingJob, train
 from thumbtune.learning.processes import run_in_processes
-from thumbtune.learning.training import TrainedModel, TrainingJob, train
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import EvaluationParameters, TrainingParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
@@ -46,5 +47,5 @@ def train_model(
         trained = train(job, logger)
         assert trained
         return trained
-    told = run_in_processes("thumbtune.learning.training", job, parameters.processes, logger.info)
+    told = run_in_processes("thumbtune.learning.job", job, parameters.processes, logger.info)
     return TrainedModel.model_validate_json(told)

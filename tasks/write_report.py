@@ -3,7 +3,7 @@
 from prefect import task
 
 from thumbtune.learning.evaluation import Evaluation
-from thumbtune.learning.training import TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.report import (
     FunnelStage,

@@ -11,10 +11,10 @@ from sentence_transformers import SentenceTransformer
 
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.channel.registry import Registry, Version
-from thumbtune.channel.sources.folder import list_folder
+from thumbtune.channel.sources.folder.listing import list_folder
 from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example, ThumbnailStore
-from thumbtune.learning.training import save
+from thumbtune.learning.job import save
 from thumbtune.parameters import ThumbnailsParameters, TrainParameters
 from thumbtune.sample import CHANNEL, MODEL
 from thumbtune.store.workspace import Workspace

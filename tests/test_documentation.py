@@ -186,7 +186,7 @@ def test_programs_of_others_are_named_where_they_are_used(command: Command) -> N
     uses = {
         "apt": ".ci/run",
         "docker": "compose.yaml",
-        "yt-dlp": "thumbtune/channel/sources/folder.py",
+        "yt-dlp": "thumbtune/channel/sources/folder/listing.py",
     }
     text = (ROOT / uses[command.words[0]]).read_text()
     assert command.words[0] in text

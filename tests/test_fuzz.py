@@ -25,15 +25,14 @@ from thumbtune.channel.news import ChannelsFileError, Memory, read_channels
 from thumbtune.channel.quota import Spent
 from thumbtune.channel.registry import DamagedRecordError, Registry
 from thumbtune.channel.sources import youtube as client
-from thumbtune.channel.sources.feed import FeedError, newest_videos
-from thumbtune.channel.sources.folder import folder_stamp, list_folder
-from thumbtune.channel.sources.youtube import (
+from thumbtune.channel.sources.folder.listing import folder_stamp, list_folder
+from thumbtune.channel.sources.youtube.api import (
     RetryableYouTubeError,
     YouTubeError,
-    find_channel,
-    list_channel,
     request_api,
 )
+from thumbtune.channel.sources.youtube.feed import FeedError, newest_videos
+from thumbtune.channel.sources.youtube.listing import find_channel, list_channel
 from thumbtune.clip.features import FeatureStore
 from thumbtune.data import thumbnails
 from thumbtune.data.thumbnails import ThumbnailStore

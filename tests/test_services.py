@@ -70,7 +70,9 @@ def test_containers_run_nothing_else(services: dict[str, dict[str, Any]]) -> Non
 def test_the_worker_is_given_every_setting_that_it_reads_or_that_the_docs_name(
     services: dict[str, dict[str, Any]],
 ) -> None:
-    code = [file for folder in ("flows", "tasks") for file in (ROOT / folder).rglob("*.py")]
+    code = [
+        file for folder in ("flows", "tasks", "thumbtune") for file in (ROOT / folder).rglob("*.py")
+    ]
     docs = [ROOT / "SECURITY.md", *(ROOT / "docs" / f"{x}.md" for x in ("operations", "scaling"))]
     text = "\n".join(file.read_text() for file in [*code, *docs])
     named = set(re.findall(r"\b(?:(?:THUMBTUNE|AWS)_[A-Z0-9_]+|HF_TOKEN|YOUTUBE_API_KEY)\b", text))

@@ -2,10 +2,10 @@
 
 import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 DEFAULT_WORKSPACE = "~/.thumbtune"
-TRAIN_FLOW = Path(__file__).resolve().parent.parent / "flows" / "train_flow.py"
 
 
 def thumbtune_command(*arguments: str) -> str:
@@ -17,7 +17,11 @@ def thumbtune_command(*arguments: str) -> str:
 
 def train_command(*arguments: str) -> str:
     """A training from the command line, by the Python that runs now."""
-    return shlex.join([sys.executable, str(TRAIN_FLOW), *arguments])
+    flows = find_spec("thumbtune.flows")
+    assert flows
+    [folder] = flows.submodule_search_locations or ()
+    script = Path(folder).resolve() / "train_flow.py"
+    return shlex.join([sys.executable, str(script), *arguments])
 
 
 def channel_options(source: str | None, channel: str | None) -> list[str]:

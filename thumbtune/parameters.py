@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -27,10 +27,15 @@ from pydantic import (
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from thumbtune.commands import DEFAULT_WORKSPACE
-from thumbtune.errors import ParametersError, problems_of
-from thumbtune.names.channel_name import absolute_channel, read_channel_name
+from thumbtune.errors import ParametersError, SourceError, problems_of
+from thumbtune.names.sources import Spelled, source_named, source_names
 from thumbtune.store.storage import checked_location
 from thumbtune.text.escaping import for_terminal
+
+if TYPE_CHECKING:
+    SourceName = str
+else:
+    SourceName = Literal[source_names()]  # a choice in Prefect's form
 
 SPLITS = ("train", "valid", "test")
 """The names of the three splits, as in the article."""
@@ -322,7 +327,7 @@ class PublishParameters(_Stage):
 class TrainParameters(_Stage):
     """Adapt CLIP to one YouTube channel's titles and thumbnails."""
 
-    source: Literal["youtube", "folder", "hub", "sample"] = Field(
+    source: SourceName = Field(
         "youtube", description="Where videos come from; `sample` is bundled and needs no key."
     )
     channel: str | None = Field(
@@ -375,7 +380,7 @@ class TrainParameters(_Stage):
         """The same from any folder: a local folder of videos by its absolute path."""
         if self.channel is None:
             return self
-        absolute = absolute_channel(self.source, self.channel)
+        absolute = source_named(self.source).absolute(self.channel)
         return self.model_copy(update={"channel": absolute})
 
     @field_validator("workspace")
@@ -385,30 +390,47 @@ class TrainParameters(_Stage):
 
     @model_validator(mode="after")
     def _channel_fits_source(self) -> Self:
-        if self.source == "sample" and self.channel is not None:
+        source = _spelled(self.source)
+        if not source.channel_is and self.channel is not None:
+            others = [name for name in source_names() if _spelled(name).channel_is]
             raise ValueError(
-                f"channel={self.channel!r} is given but source is `sample`, which has its own "
-                "videos. Leave channel out, or set source to youtube, folder or hub."
+                f"channel={self.channel!r} is given but source is `{self.source}`, which has its "
+                f"own videos. Leave channel out, or set source to {' or '.join(_listed(others))}."
             )
-        if self.source != "sample" and self.channel is None:
+        if source.channel_is and self.channel is None:
+            told = {name: _spelled(name).channel_is for name in source_names()}
+            needs = "; ".join(f"for {name} {what}" for name, what in told.items() if what)
             raise ValueError(
-                f"channel is missing: source `{self.source}` needs one (for youtube a channel id, "
-                "@handle or URL; for folder a path; for hub a dataset id). "
+                f"channel is missing: source `{self.source}` needs one ({needs}). "
                 "To try the bundled channel, set source to sample."
             )
-        if self.source == "youtube" and self.channel is not None:
-            read_channel_name(self.channel)
+        if self.channel is not None:
+            try:
+                source.check_spelling(self.channel)
+            except SourceError as error:
+                raise ValueError(str(error)) from None
         return self
 
     @model_validator(mode="after")
-    def _given_columns_need_the_hub(self) -> Self:
+    def _given_columns_come_with_the_source(self) -> Self:
         for name, method in (("split", self.split.method), ("negatives", self.negatives.method)):
-            if method == "given" and self.source != "hub":
+            if method == "given" and name not in _spelled(self.source).brings:
+                bring = [f"`{each}`" for each in source_names() if name in _spelled(each).brings]
                 raise ValueError(
-                    f"{name}.method is `given`, but only source `hub` brings its own; source is "
-                    f"`{self.source}`. Choose another {name}.method."
+                    f"{name}.method is `given`, but only source {' or '.join(bring)} brings its "
+                    f"own; source is `{self.source}`. Choose another {name}.method."
                 )
         return self
+
+
+def _spelled(source: str) -> Spelled:
+    spelled: Spelled = source_named(source)
+    return spelled
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    """As words of a sentence: all but the last, and the last."""
+    return [", ".join(names[:-1]), names[-1]] if len(names) > 1 else list(names)
 
 
 class WatchParameters(_Stage):

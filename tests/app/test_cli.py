@@ -244,7 +244,7 @@ def test_help_imports_neither_torch_nor_prefect() -> None:
     code = (
         "import sys, thumbtune.app.cli as cli\n"
         "cli.app(['match', '--help'], standalone_mode=False)\n"
-        "print(sorted({'torch', 'prefect', 'tasks'} & set(sys.modules)))"
+        "print(sorted({'torch', 'prefect', 'thumbtune.tasks'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "--titles" in done.stdout

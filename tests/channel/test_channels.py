@@ -14,20 +14,21 @@ from prefect import flow
 
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
-from thumbtune.channel.identity import (
+from thumbtune.channel.listing import Video
+from thumbtune.channel.lookup import identify
+from thumbtune.channel.news import ChannelsFileError, read_channels
+from thumbtune.channel.registry import Registry, UnknownChannelError, find_registry, registries
+from thumbtune.channel.secrets import MissingSecretError
+from thumbtune.channel.source import Identity
+from thumbtune.channel.sources.youtube.api import ChannelNotFoundError
+from thumbtune.channel.sources.youtube.channels import (
     KEPT_FOR,
-    Identity,
     Spelling,
     YouTubeChannel,
     keep_channel,
     kept_channel,
 )
-from thumbtune.channel.listing import Video
-from thumbtune.channel.lookup import identify, resolve
-from thumbtune.channel.news import ChannelsFileError, read_channels
-from thumbtune.channel.registry import Registry, UnknownChannelError, find_registry, registries
-from thumbtune.channel.secrets import MissingSecretError
-from thumbtune.channel.sources.youtube import ChannelNotFoundError
+from thumbtune.channel.sources.youtube.lookup import resolve
 from thumbtune.channel.videos import listed_as
 from thumbtune.flows.train_flow import TrainRun, train
 from thumbtune.flows.watch_flow import watch

@@ -15,9 +15,14 @@ from werkzeug import Request, Response
 
 from tests.channel.test_youtube import listing
 from tests.youtube_server import YouTubeServer, error_body, make_video
-from thumbtune.channel.sources import youtube as client
-from thumbtune.channel.sources.feed import FeedError, newest_videos
-from thumbtune.channel.sources.youtube import RetryableYouTubeError, YouTubeError, request_api
+from thumbtune.channel.sources.youtube import api as client
+from thumbtune.channel.sources.youtube import listing
+from thumbtune.channel.sources.youtube.api import (
+    RetryableYouTubeError,
+    YouTubeError,
+    request_api,
+)
+from thumbtune.channel.sources.youtube.feed import FeedError, newest_videos
 from thumbtune.store.workspace import Workspace
 
 WAYS = {"channels": "uploads", "playlistItems": "uploads", "videos": "uploads", "search": "search"}
@@ -213,7 +218,7 @@ def test_page_tokens_without_end_end_when_nothing_new_comes(
 def test_a_list_that_brings_new_videos_for_ever_is_an_error(
     workspace: Workspace, youtube: YouTubeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "PAGES", 3)
+    monkeypatch.setattr(listing, "PAGES", 3)
     youtube.add_channel([make_video(n) for n in range(200)])
     with pytest.raises(YouTubeError, match="playlistItems: the list does not end after 3 pages"):
         listing(workspace)
@@ -262,7 +267,7 @@ def test_a_stored_answer_of_other_types_is_asked_for_again(
 def test_a_feed_in_drips_is_given_up(
     youtube: YouTubeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("thumbtune.channel.sources.feed.TOTAL", 0.3)
+    monkeypatch.setattr("thumbtune.channel.sources.youtube.feed.TOTAL", 0.3)
     monkeypatch.setenv("THUMBTUNE_YOUTUBE_FEED_URL", youtube.api_url + "/channels")
     youtube.faults_of["channels"].append(drip)
     with pytest.raises(FeedError, match="TooSlowError"):

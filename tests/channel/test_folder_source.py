@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from thumbtune.channel.sources.folder import folder_stamp, list_folder
+from thumbtune.channel.sources.folder.listing import folder_stamp, list_folder
 from thumbtune.channel.videos import list_videos
 from thumbtune.errors import SourceError
 from thumbtune.parameters import VideosParameters

@@ -25,7 +25,7 @@ from PIL import Image as Picture
 
 from tests.hub_server import HubServer, run_python
 from thumbtune.channel.listing import Video
-from thumbtune.channel.sources.hub import list_hub
+from thumbtune.channel.sources.hub.listing import list_hub
 from thumbtune.channel.videos import list_videos
 from thumbtune.data.splits import SplitsNotGivenError, divide_videos
 from thumbtune.data.thumbnails import ThumbnailStore
@@ -434,7 +434,7 @@ def test_a_folder_that_cannot_be_read_is_an_error_with_the_mend(
 ASK = """
 import os, sys, json
 from concurrent.futures import ThreadPoolExecutor
-from thumbtune.channel.sources.hub import list_hub
+from thumbtune.channel.sources.hub.listing import list_hub
 from thumbtune.store.workspace import Workspace
 
 def ask(name, token=""):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.data.test_thumbnails import encoded, picture
 from thumbtune.channel.listing import Video
-from thumbtune.channel.sources.folder import check_pictures, list_folder
+from thumbtune.channel.sources.folder.listing import check_pictures, list_folder
 from thumbtune.errors import SourceError
 from thumbtune.parameters import ThumbnailsParameters
 

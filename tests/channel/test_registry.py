@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.forks import FORKS
-from thumbtune.channel.identity import registry_name
 from thumbtune.channel.registry import Registry, UnknownVersionError, Version
+from thumbtune.channel.source import registry_name
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.model_reference import ModelReference, hash_of
 from thumbtune.store.workspace import Table, Workspace

@@ -17,7 +17,7 @@ from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 from thumbtune.channel.news import ChannelsFileError, Memory, _mark, judge_news, read_channels
 from thumbtune.channel.registry import Registry
-from thumbtune.channel.sources.feed import FeedError, newest_videos
+from thumbtune.channel.sources.youtube.feed import FeedError, newest_videos
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.watch_flow import WatchError, watch
 from thumbtune.parameters import WatchParameters

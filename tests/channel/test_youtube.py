@@ -22,16 +22,15 @@ from tests.youtube_server import YouTubeServer, error_body, make_video
 from thumbtune.channel.listing import Listing, Video
 from thumbtune.channel.long_form import keep_long_form
 from thumbtune.channel.secrets import MissingSecretError, read_secret
-from thumbtune.channel.sources.youtube import (
+from thumbtune.channel.sources.youtube.api import (
     ChannelNotFoundError,
-    NoVideosError,
     QuotaUsedUpError,
     RetryableYouTubeError,
     YouTubeError,
-    channel_query,
     request_api,
 )
-from thumbtune.channel.sources.youtube_refusals import KEY_MENDS
+from thumbtune.channel.sources.youtube.listing import NoVideosError, channel_query
+from thumbtune.channel.sources.youtube.refusals import KEY_MENDS
 from thumbtune.channel.videos import (
     end_listing,
     list_videos,

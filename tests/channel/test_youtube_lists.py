@@ -15,19 +15,20 @@ from werkzeug import Request, Response
 from tests.channel.test_youtube import endpoints, listing
 from tests.youtube_server import YouTubeServer, make_video, with_status
 from thumbtune.channel.listing import Video
-from thumbtune.channel.sources import youtube as client
-from thumbtune.channel.sources.youtube import (
-    ListCalls,
-    NoVideosError,
-    Params,
+from thumbtune.channel.source import Params
+from thumbtune.channel.sources.youtube import listing as client
+from thumbtune.channel.sources.youtube.api import (
     QuotaUsedUpError,
     RetryableYouTubeError,
     YouTubeError,
-    close_listing,
-    find_channel,
-    list_channel,
     request_api,
 )
+from thumbtune.channel.sources.youtube.listing import (
+    NoVideosError,
+    find_channel,
+    list_channel,
+)
+from thumbtune.channel.sources.youtube.unfinished import ListCalls, close_listing
 from thumbtune.errors import SourceError
 from thumbtune.flows.train_flow import collect
 from thumbtune.parameters import TrainParameters

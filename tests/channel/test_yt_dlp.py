@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from thumbtune.channel.listing import Video
-from thumbtune.channel.sources.folder import check_pictures, list_folder
+from thumbtune.channel.sources.folder.listing import check_pictures, list_folder
 from thumbtune.errors import SourceError
 from thumbtune.parameters import ThumbnailsParameters
 

@@ -13,7 +13,8 @@ from thumbtune.clip.models import find_model, folder_of
 from thumbtune.data.thumbnails import DamagedThumbnailError
 from thumbtune.learning.evaluation import NotFiniteError
 from thumbtune.learning.processes import ProcessesError, check_devices, run_in_processes
-from thumbtune.learning.training import Arguments, TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
+from thumbtune.learning.training import Arguments
 from thumbtune.parameters import EvaluationParameters, TrainingParameters
 from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Table, Workspace

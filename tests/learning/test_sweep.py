@@ -29,7 +29,8 @@ from thumbtune.learning.sweep import (
     folds_of,
     suggest,
 )
-from thumbtune.learning.training import fine_tune, set_parameters
+from thumbtune.learning.training import fine_tune
+from thumbtune.learning.weights import set_parameters
 from thumbtune.parameters import SearchParameters, TrainParameters, parse_command_line
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace

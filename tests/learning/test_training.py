@@ -18,16 +18,16 @@ from thumbtune.clip.models import find_model, folder_of, load_model
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.splits import divide_videos
 from thumbtune.data.thumbnails import Example, ThumbnailStore, examples_of
+from thumbtune.learning.columns import training_dataset
 from thumbtune.learning.evaluation import NotFiniteError, RecallEvaluator, embed_titles
-from thumbtune.learning.training import (
-    LossPoint,
+from thumbtune.learning.job import (
     TrainingJob,
-    fine_tune,
-    ranking_loss,
     save,
     train,
-    training_dataset,
 )
+from thumbtune.learning.loss import ranking_loss
+from thumbtune.learning.trained_model import LossPoint
+from thumbtune.learning.training import fine_tune
 from thumbtune.parameters import (
     SPLITS,
     EvaluationParameters,

@@ -20,7 +20,7 @@ from thumbtune.channel.secrets import MissingSecretError
 from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Evaluation, SplitEvaluation
-from thumbtune.learning.training import TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import SPLITS, PublishParameters, TrainParameters
 from thumbtune.reporting.cards import dataset_card, model_card
 from thumbtune.reporting.publishing import build_dataset
@@ -217,7 +217,7 @@ PUBLISH = """
 import json, os, traceback
 from pathlib import Path
 from thumbtune.parameters import PublishParameters
-from thumbtune.reporting.publishing import publish
+from thumbtune.tasks.publish import publish
 from thumbtune.learning.training import TrainedModel
 from thumbtune.store.workspace import Table, Workspace
 given = json.loads(os.environ["GIVEN"])
@@ -244,7 +244,7 @@ import datasets
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from pathlib import Path
-from thumbtune.channel.sources.hub import list_hub
+from thumbtune.channel.sources.hub.listing import list_hub
 from thumbtune.store.workspace import Workspace
 model = SentenceTransformer("owner/clip")
 rows = {}

@@ -19,7 +19,7 @@ from prefect import flow
 from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Evaluation, Prediction, SplitEvaluation
-from thumbtune.learning.training import LossPoint, TrainedModel
+from thumbtune.learning.trained_model import LossPoint, TrainedModel
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.figures import (
     CARD,

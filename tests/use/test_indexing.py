@@ -21,7 +21,7 @@ from tests.data.test_thumbnails import encoded, picture
 from tests.forks import FORKS
 from tests.small_channel import add_version
 from thumbtune.channel.registry import Version
-from thumbtune.channel.sources.folder import file_version
+from thumbtune.channel.sources.folder.listing import file_version
 from thumbtune.clip.models import load_model
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.sample import CHANNEL, MODEL

@@ -196,7 +196,7 @@ def in_words(percentile: float) -> str:
 
 @cache
 def _templates() -> Environment:
-    environment = html_templates("thumbtune")
+    environment = html_templates("thumbtune.app")
     environment.filters["in_words"] = in_words
     return environment
 

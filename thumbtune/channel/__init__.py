@@ -1,0 +1,1 @@
+"""Where videos come from, and what is known of a channel."""

@@ -12,10 +12,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from thumbtune.channel.identity import spelled_alike
 from thumbtune.channel.registry import Registry
-from thumbtune.channel.sources.feed import FeedError, newest_videos
-from thumbtune.channel.sources.youtube import Request, request_api
+from thumbtune.channel.source import Request, source_of
+from thumbtune.channel.sources.youtube.api import request_api
 from thumbtune.channel.videos import end_listing, list_videos, listed_as, listing_begins
 from thumbtune.errors import UserError, problems_of
+from thumbtune.names.sources import source_names
 from thumbtune.parameters import TrainParameters, VideosParameters, WatchParameters
 from thumbtune.store.workspace import Table, Workspace
 
@@ -111,13 +112,19 @@ def _channel(place: str, defaults: dict[str, Any], entry: Any) -> TrainParameter
         raise ChannelsFileError(
             f"{place}: channel is {what:.60} and no text. Write it as text, in quotes."
         )
-    if channel is None and values.get("source") != "sample":
+    if channel is None and _needs_channel(values.get("source")):
         raise ChannelsFileError(f"{place}: channel is missing. Add one: channel: '@handle'.")
     try:
         return TrainParameters.model_validate(values)
     except ValidationError as error:
         field, message = problems_of(error)[0]
         raise ChannelsFileError(f"{place}: {f'{field}: ' if field else ''}{message}") from None
+
+
+def _needs_channel(source: Any) -> bool:
+    """Whether an entry without a channel lacks one; a wrong source is told elsewhere."""
+    known = source in source_names()
+    return bool(source_of(source).channel_is) if known else True
 
 
 EARLY = timedelta(minutes=90)
@@ -242,8 +249,8 @@ def find_news(
     file = f"{registry.path}/watch.json"
     memory, limit = Memory.read(workspace, file), parameters.videos.min_duration_seconds
     listed: list[str] = []
-    if newest and parameters.source == "youtube":
-        listed = _in_feed(registry)
+    if newest:
+        listed = source_of(parameters.source).newest(registry.identity, logger.warning)
         if listed and seen.issuperset({*listed, *memory.waiting} - memory.shorts(limit)):
             return News(new=0, train=False, why="nothing new in the feed")
     source = parameters.source
@@ -264,12 +271,3 @@ def find_news(
     if not train:  # else the training goes on with the list: it need not ask for the same again
         end_listing(workspace, source, channel, parameters.videos)
     return News(new=len(new), train=train, why=why, videos=table)
-
-
-def _in_feed(registry: Registry) -> list[str]:
-    """The newest videos by YouTube's feed; none if it cannot be read, which the log tells."""
-    try:
-        return newest_videos(registry.identity.id or "")
-    except FeedError as error:
-        logger.warning("The feed of %s cannot be read (%s); asking the API", registry.name, error)
-        return []

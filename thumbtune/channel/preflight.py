@@ -6,22 +6,15 @@ spelling of the channel is checked before: by `TrainParameters`.
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
-from thumbtune.channel.long_form import keep_long_form
 from thumbtune.channel.secrets import read_secret
-from thumbtune.channel.sources.folder import Tell, check_pictures, list_folder, say_nothing
-from thumbtune.errors import SourceError
+from thumbtune.channel.source import ReadSecret, Tell, say_nothing, source_of
 from thumbtune.hub.rights import check_right_to_write
-from thumbtune.names.dataset_name import local_folder
 from thumbtune.names.model_name import folder_named
 from thumbtune.parameters import PublishParameters, TrainParameters
 from thumbtune.store.storage import WorkspaceError, is_url
 from thumbtune.store.workspace import Workspace
-
-ReadSecret = Callable[[str], str | None]
-"""Gives the value of a secret, or None if it cannot be known yet; raises if there is none."""
 
 
 def check_training(
@@ -41,39 +34,9 @@ def check_search(
     parameters: TrainParameters, read: ReadSecret = read_secret, tell: Tell = say_nothing
 ) -> None:
     """The same of a search for hyperparameters, which publishes nothing."""
-    check_source(parameters, read, tell)
+    source_of(parameters.source).check(parameters, read, tell)
     check_models(parameters)
     check_workspace(parameters.workspace)
-
-
-def check_source(parameters: TrainParameters, read: ReadSecret, tell: Tell) -> None:
-    """The key of YouTube is there; a folder and the pictures that it lists can be read.
-
-    Raises:
-        MissingSecretError, SourceError: it is not so.
-    """
-    source, channel = parameters.source, parameters.channel or ""
-    if source == "youtube":
-        read("YOUTUBE_API_KEY")
-    elif source == "folder":
-        try:
-            check_folder(Path(channel).expanduser(), parameters, tell)
-        except (OSError, RuntimeError) as error:  # a name too long, a home that nobody has
-            raise SourceError(
-                f"channel: the folder {channel!r:.200} cannot be read ({error}). Give another."
-            ) from None
-    elif source == "hub" and channel.startswith(("/", "~", ".")) and not local_folder(channel)[0]:
-        raise SourceError(
-            f"channel: there is no folder {channel!r}. Give a saved dataset, or a dataset id of "
-            "the Hugging Face hub such as owner/name."
-        )
-
-
-def check_folder(folder: Path, parameters: TrainParameters, tell: Tell) -> None:
-    """The pictures of the videos that will be learned from are there, or may be fetched."""
-    videos, _ = list_folder(folder)
-    kept, _ = keep_long_form(videos, parameters.videos.min_duration_seconds)
-    check_pictures(folder, kept, parameters.thumbnails, tell)
 
 
 def check_models(parameters: TrainParameters) -> None:

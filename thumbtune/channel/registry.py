@@ -20,7 +20,8 @@ from typing import TypeVar
 from filelock import FileLock
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from thumbtune.channel.identity import Identity, identify_here, recorded_channel
+from thumbtune.channel.identity import identify_here, recorded_channel
+from thumbtune.channel.source import Identity
 from thumbtune.commands import (
     DEFAULT_WORKSPACE,
     channel_options,

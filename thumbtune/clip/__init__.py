@@ -1,0 +1,1 @@
+"""The model: found, frozen, and its frozen towers run once."""

@@ -1,0 +1,1 @@
+"""From videos to examples: splits, negatives and thumbnails."""

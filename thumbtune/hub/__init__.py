@@ -1,0 +1,1 @@
+"""The Hugging Face hub: what its refusals mean, and who may write there."""

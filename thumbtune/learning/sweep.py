@@ -23,7 +23,8 @@ from thumbtune.clip.towers import Precision
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import NotFiniteError, RecallEvaluator, article_key, embed_titles
-from thumbtune.learning.training import fine_tune, set_parameters, trainable_parameters
+from thumbtune.learning.training import fine_tune
+from thumbtune.learning.weights import set_parameters, trainable_parameters
 from thumbtune.parameters import (
     NegativesParameters,
     SearchParameters,

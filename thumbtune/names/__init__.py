@@ -1,0 +1,1 @@
+"""What a user may write: of channels, datasets, models and sources."""

@@ -7,12 +7,10 @@ with marks that nobody sees: all of that is read away.
 
 import re
 import unicodedata
-from pathlib import Path
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from thumbtune.errors import SourceError
-from thumbtune.names.dataset_name import local_folder
 from thumbtune.text.characters import INVISIBLE
 
 CHANNEL_ID = re.compile(r"UC[A-Za-z0-9_-]{22}")
@@ -154,20 +152,3 @@ def _problem(clean: str, host: re.Match[str] | None, first: str) -> str:
         "is no channel id (UC…, 24 characters), @handle or channel URL. If it is the handle, "
         f"write it with @ before it; else open the channel on YouTube and {COPY}."
     )
-
-
-def absolute_channel(source: str, channel: str) -> str:
-    """A folder by its absolute path, which means the same wherever a program is started.
-
-    What is no folder stays as it is: a YouTube channel, or a dataset of the hub.
-    """
-    folder, configuration = Path(channel) if source == "folder" else None, None
-    if source == "hub":
-        folder, configuration = local_folder(channel)
-    if folder is None:
-        return channel
-    try:
-        place = str(folder.expanduser().resolve())
-    except (OSError, RuntimeError, ValueError):  # links in a ring, no such user, a NUL
-        return channel
-    return place if configuration is None else f"{place}:{configuration}"

@@ -19,3 +19,11 @@ def _folder(name: str) -> Path | None:
         return folder if folder.is_dir() else None
     except (OSError, RuntimeError, ValueError):  # no right to look, ~nobody, a NUL
         return None
+
+
+def absolute_path(folder: Path) -> str | None:
+    """Where a folder is in the end; None where nobody can tell."""
+    try:
+        return str(folder.expanduser().resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a ring, no such user, a NUL
+        return None

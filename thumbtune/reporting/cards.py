@@ -6,11 +6,9 @@ from pathlib import Path
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
-from thumbtune.channel.identity import short_name
+from thumbtune.channel.source import source_of
 from thumbtune.learning.evaluation import Evaluation
-from thumbtune.learning.training import TrainedModel
-from thumbtune.names.channel_name import absolute_channel
-from thumbtune.names.dataset_name import local_folder
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.report import Comparison, FunnelStage, Report, compare
 from thumbtune.store.model_reference import ModelReference
@@ -21,12 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 def channel_name(parameters: TrainParameters) -> str:
     """How cards call the channel: never by a path of this machine."""
-    source, channel = parameters.source, parameters.channel or ""
-    if source == "youtube":
-        return short_name(source, channel)
-    if source == "folder" or local_folder(channel)[0]:
-        return short_name(source, absolute_channel(source, channel))
-    return channel or "thumbtune's sample channel"
+    return source_of(parameters.source).public_name(parameters.channel or "")
 
 
 def base_name(model: ModelReference) -> str:

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.learning.evaluation import Prediction
 from thumbtune.learning.sweep import Trial
-from thumbtune.learning.training import LossPoint
+from thumbtune.learning.trained_model import LossPoint
 from thumbtune.store.workspace import Workspace
 
 THUMBNAIL = (368, 207)  # pixels, in the sheet and on the page

@@ -17,8 +17,7 @@ def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetD
     """The article's dataset: video_id, title, thumbnail_url, title_neg in three splits.
 
     If any thumbnail came from a file of this machine, there is a column `image` with the pictures
-    themselves, as they were fetched, instead of thumbnail_url. `thumbtune.channel.sources.hub`
-    reads both.
+    themselves, as they were fetched, instead of thumbnail_url. The source `hub` reads both.
     """
     public = all(_url(example) for example in examples)
     features: dict[str, Any] = {"video_id": Value("string"), "title": Value("string")}

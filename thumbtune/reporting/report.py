@@ -9,11 +9,11 @@ from typing import Any, Self
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from thumbtune.channel.identity import short_name
+from thumbtune.channel.source import short_name
 from thumbtune.data.splits import leakage
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Evaluation, Prediction, article_key
-from thumbtune.learning.training import TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import SPLITS, TrainParameters
 from thumbtune.reporting.figures import (
     Miss,
@@ -227,7 +227,7 @@ def report_html(
     """
     comparisons = compare(untouched, fine_tuned)
     on_test = {row.metric: row for row in comparisons if row.split == "test"}
-    template = html_templates("tasks").get_template("report.html.jinja")
+    template = html_templates("thumbtune.reporting").get_template("report.html.jinja")
     return template.render(
         leak=leak,
         channel=short_name(parameters.source, parameters.channel or "the sample channel"),

@@ -1,0 +1,1 @@
+"""Where everything is kept: a workspace on a disk or in a bucket."""

@@ -1,0 +1,1 @@
+"""Text: characters, titles, and what is safe to show where."""

@@ -34,11 +34,11 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 from usearch.index import Index as Graph
 
-from thumbtune.channel.identity import registry_name
 from thumbtune.channel.listing import Video
 from thumbtune.channel.registry import Version
+from thumbtune.channel.source import registry_name
 from thumbtune.channel.sources.fields import is_unicode
-from thumbtune.channel.sources.folder import is_channel, is_local, list_folder
+from thumbtune.channel.sources.folder.listing import is_channel, is_local, list_folder
 from thumbtune.channel.sources.pictures import ENDINGS, file_version, files_below
 from thumbtune.clip.features import head_on, picture_key, reads_features
 from thumbtune.clip.towers import pools_once

@@ -15,8 +15,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
-from thumbtune.channel.identity import short_name
 from thumbtune.channel.registry import Registry, Version, find_registry
+from thumbtune.channel.source import last_part, short_name
 from thumbtune.clip.features import head_of, precision_for
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import find_model, load_clip
@@ -184,7 +184,7 @@ class Matcher:
         asked = version.parameters
         name = f"{short_name(asked.source, asked.channel)}, version {version.number}"
         if untouched:
-            name = f"{short_name('', reference.name)}, untouched"
+            name = f"{last_part(reference.name)}, untouched"
         model = _load(workspace, reference, version)
         examples = examples_of(workspace, version)
         freeze(model, asked.training.trainable)

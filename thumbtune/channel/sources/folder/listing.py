@@ -8,26 +8,20 @@ image, optionally duration (ISO 8601 or seconds) and publishedAt. A yt-dlp folde
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from thumbtune.channel.downloads import RefusedHostError, check_url
 from thumbtune.channel.listing import Video
-from thumbtune.channel.sources import yt_dlp
+from thumbtune.channel.source import Tell, say_nothing
 from thumbtune.channel.sources.fields import date, duration, listed, text
-from thumbtune.channel.sources.manifest import MANIFESTS, read_rows
+from thumbtune.channel.sources.folder import yt_dlp
+from thumbtune.channel.sources.folder.manifest import MANIFESTS, read_rows
 from thumbtune.channel.sources.pictures import Pictures, address_in, file_version
 from thumbtune.errors import SourceError
 from thumbtune.parameters import ThumbnailsParameters
 from thumbtune.store.workspace import fingerprint
-
-Tell = Callable[[str], None]
-"""Takes a sentence that a user should know of."""
-
-
-def say_nothing(sentence: str) -> None:
-    """Where nobody listens."""
 
 
 def list_folder(folder: Path, tell: Tell = say_nothing) -> tuple[list[Video], Counter[str]]:

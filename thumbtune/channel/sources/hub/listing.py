@@ -2,7 +2,7 @@
 
 Columns as in the article's `shawhin/yt-title-thumbnail-pairs`: video_id, title, thumbnail_url and
 optionally title_neg; instead of the URL there may be a column image with the pictures themselves,
-or with their addresses. Their types are checked by `thumbtune.channel.sources.columns`.
+or with their addresses. Their types are checked by `thumbtune.channel.sources.hub.columns`.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from datasets import Dataset, DatasetBuilder, DatasetDict, Features, Image, Valu
 from huggingface_hub import constants
 
 from thumbtune.channel.listing import Video
-from thumbtune.channel.sources.columns import Column, find_columns
+from thumbtune.channel.sources.hub.columns import Column, find_columns
 from thumbtune.errors import SourceError
 from thumbtune.hub.problems import hub_problem, not_found
 from thumbtune.names.dataset_name import local_folder

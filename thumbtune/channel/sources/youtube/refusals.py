@@ -6,6 +6,8 @@ https://github.com/googleapis/googleapis/blob/master/google/api/error_reason.pro
 
 from typing import Any, Literal, NamedTuple
 
+NO_PUBLIC_VIDEOS = "has no public videos. Choose another channel, or run again when it has some."
+
 Kind = Literal["day", "passing", "key", "other"]
 """The day's quota is used up; another try may help; the key or its project is wrong; the rest."""
 
