@@ -150,7 +150,7 @@ def metrics_table(untouched: Evaluation, fine_tuned: Evaluation) -> list[dict[st
             "chance": "" if row.chance is None else f"{row.chance:.3f}",
             "untouched": f"{row.untouched:.3f}",
             "fine-tuned": f"{row.fine_tuned:.3f}",
-            "change": f"{row.fine_tuned - row.untouched:+.3f}",
+            "change": f"{row.change:+.3f}",
             "untouched 95 %": _interval(row.untouched_interval),
             "fine-tuned 95 %": _interval(row.fine_tuned_interval),
         }

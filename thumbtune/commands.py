@@ -19,7 +19,7 @@ def train_command(*arguments: str) -> str:
     """A training from the command line, by the Python that runs now."""
     flows = find_spec("thumbtune.flows")
     assert flows
-    [folder] = flows.submodule_search_locations or ()
+    [folder] = flows.submodule_search_locations or [""]
     script = Path(folder).resolve() / "train_flow.py"
     return shlex.join([sys.executable, str(script), *arguments])
 

@@ -28,14 +28,17 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, Settings
 
 from thumbtune.commands import DEFAULT_WORKSPACE
 from thumbtune.errors import ParametersError, SourceError, problems_of
+from thumbtune.metrics import DECIDING, PRIMARY
 from thumbtune.names.sources import Spelled, source_named, source_names
 from thumbtune.store.storage import checked_location
 from thumbtune.text.escaping import for_terminal
 
 if TYPE_CHECKING:
     SourceName = str
-else:
-    SourceName = Literal[source_names()]  # a choice in Prefect's form
+    DecidingMetric = str
+else:  # choices in Prefect's form
+    SourceName = Literal[source_names()]
+    DecidingMetric = Literal[DECIDING]
 
 SPLITS = ("train", "valid", "test")
 """The names of the three splits, as in the article."""
@@ -289,8 +292,8 @@ class PromotionParameters(_Stage):
 
     retired = frozenset({"bootstrap_samples"})
 
-    metric: Literal["MRR", "Recall@1"] = Field(
-        "MRR", description="What is compared, from thumbnail to title, on the current test split."
+    metric: DecidingMetric = Field(
+        PRIMARY, description="What is compared, from thumbnail to title, on the current test split."
     )
     rule: Literal["not_worse", "higher", "better"] = Field(
         "not_worse",

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from werkzeug import Request, Response
 
-from tests.channel.test_youtube import listing
+from tests.channel.test_youtube import listing_in_a_run as listing
 from tests.youtube_server import YouTubeServer, error_body, make_video
 from thumbtune.channel.sources.youtube import api as client
-from thumbtune.channel.sources.youtube import listing
+from thumbtune.channel.sources.youtube import listing as lists
 from thumbtune.channel.sources.youtube.api import (
     RetryableYouTubeError,
     YouTubeError,
@@ -218,7 +218,7 @@ def test_page_tokens_without_end_end_when_nothing_new_comes(
 def test_a_list_that_brings_new_videos_for_ever_is_an_error(
     workspace: Workspace, youtube: YouTubeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "PAGES", 3)
+    monkeypatch.setattr(lists, "PAGES", 3)
     youtube.add_channel([make_video(n) for n in range(200)])
     with pytest.raises(YouTubeError, match="playlistItems: the list does not end after 3 pages"):
         listing(workspace)

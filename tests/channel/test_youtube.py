@@ -22,6 +22,7 @@ from tests.youtube_server import YouTubeServer, error_body, make_video
 from thumbtune.channel.listing import Listing, Video
 from thumbtune.channel.long_form import keep_long_form
 from thumbtune.channel.secrets import MissingSecretError, read_secret
+from thumbtune.channel.source import Request
 from thumbtune.channel.sources.youtube.api import (
     ChannelNotFoundError,
     QuotaUsedUpError,
@@ -39,19 +40,26 @@ from thumbtune.channel.videos import (
 from thumbtune.errors import SourceError
 from thumbtune.parameters import VideosParameters
 from thumbtune.store.workspace import Workspace
+from thumbtune.tasks.call_youtube import call_youtube
 from thumbtune.tasks.fetch_videos import fetch_videos
 
 
-def listing(workspace: Workspace, channel: str = "@tester", **parameters: Any) -> Listing:
+def listing(
+    workspace: Workspace,
+    channel: str = "@tester",
+    request: Request = request_api,
+    **parameters: Any,
+) -> Listing:
     settings = VideosParameters.model_validate(parameters)
+    found = list_videos(workspace, "youtube", channel, settings, request)
+    end_listing(workspace, "youtube", channel, settings)
+    return found
 
-    @flow(name="list")
-    def list_flow() -> Listing:
-        found = list_videos(workspace, "youtube", channel, settings)
-        end_listing(workspace, "youtube", channel, settings)
-        return found
 
-    return list_flow()
+@flow(name="list")
+def listing_in_a_run(workspace: Workspace, **parameters: Any) -> Listing:
+    """With Prefect's retries."""
+    return listing(workspace, request=call_youtube, **parameters)
 
 
 def ask_once(workspace: Workspace) -> dict[str, Any]:
@@ -251,6 +259,7 @@ def test_an_unknown_channel_fails_at_once(workspace: Workspace, youtube: YouTube
     assert len(youtube.requests) == 1
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.parametrize(
     ("status", "reason"),
     [(500, "backendError"), (503, ""), (429, ""), (403, "rateLimitExceeded"), (409, "conflict")],
@@ -260,24 +269,26 @@ def test_a_passing_failure_is_retried(
 ) -> None:
     youtube.add_channel([make_video(0)])
     youtube.fail_next(status, reason, times=3)
-    assert len(listing(workspace).videos) == 1
+    assert len(listing_in_a_run(workspace).videos) == 1
     assert endpoints(youtube) == ["channels"] * 4 + ["playlistItems", "videos"]
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_retries_are_bounded(workspace: Workspace, youtube: YouTubeServer) -> None:
     youtube.fail_next(503, times=50)
     with pytest.raises(RetryableYouTubeError, match=r"YouTube channels: fails now \(HTTP 503"):
-        listing(workspace)
+        listing_in_a_run(workspace)
     assert len(youtube.requests) == 5
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.parametrize("body", ['{"items": [', "<html>", "[]", ""])
 def test_an_answer_that_is_no_whole_json_object_is_retried(
     workspace: Workspace, youtube: YouTubeServer, body: str
 ) -> None:
     youtube.add_channel([make_video(0)])
     youtube.answer_next(body)
-    assert len(listing(workspace).videos) == 1
+    assert len(listing_in_a_run(workspace).videos) == 1
 
 
 def test_a_server_that_is_not_there_is_retried_and_then_named(
@@ -288,11 +299,12 @@ def test_a_server_that_is_not_there_is_retried_and_then_named(
         listing(workspace)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_retry_after_is_honoured(workspace: Workspace, youtube: YouTubeServer) -> None:
     youtube.add_channel([make_video(0)])
     youtube.fail_next(429, headers={"Retry-After": "1"})
     started = time.monotonic()
-    listing(workspace)
+    listing_in_a_run(workspace)
     assert time.monotonic() - started >= 1
 
 
@@ -439,6 +451,7 @@ def test_without_a_key_the_error_names_both_places_for_it(
         listing(workspace)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_the_key_may_be_a_prefect_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("YOUTUBE_API_KEY", raising=False)
     Secret(value="from-the-block").save("youtube-api-key", overwrite=True)  # type: ignore[call-arg]
@@ -456,6 +469,7 @@ def test_the_key_is_sent_to_no_plain_http_server_elsewhere(
         listing(workspace)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_the_key_is_in_no_url_log_traceback_file_or_result(
     workspace: Workspace,
     youtube: YouTubeServer,

@@ -166,6 +166,7 @@ def test_a_refused_token_is_mended_in_a_whole_run_with_prefects_retries(
     assert found.work.endswith("the list was begun anew 1 times")
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.parametrize("refresh", [False, True])
 def test_a_refresh_uses_nothing_that_an_unfinished_list_has_left(
     workspace: Workspace, youtube: YouTubeServer, refresh: bool

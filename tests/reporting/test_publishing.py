@@ -218,7 +218,7 @@ import json, os, traceback
 from pathlib import Path
 from thumbtune.parameters import PublishParameters
 from thumbtune.tasks.publish import publish
-from thumbtune.learning.training import TrainedModel
+from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.store.workspace import Table, Workspace
 given = json.loads(os.environ["GIVEN"])
 workspace = Workspace.open(Path(given["workspace"]))

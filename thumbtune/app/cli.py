@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from thumbtune.metrics import LISTED
+
 if TYPE_CHECKING:
     from thumbtune.channel.registry import Registry, Version
     from thumbtune.store.workspace import Workspace
@@ -43,7 +45,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 WORKSPACE = "~/.thumbtune"
 """As `thumbtune.commands` has it, which `--help` does without."""
-METRICS = ("Recall@1", "Recall@5", "MRR")
 
 
 def _tell_version(asked: bool) -> None:
@@ -365,9 +366,9 @@ def models(
         _print_json(rows)
         return
     table = Table(title=_text(f"Models of {registry.name}"))
-    for name in ("version", "", "created (UTC)", "videos", *METRICS):
+    for name in ("version", "", "created (UTC)", "videos", *LISTED):
         table.add_column(
-            name, justify="right" if name in ("version", "videos", *METRICS) else "left"
+            name, justify="right" if name in ("version", "videos", *LISTED) else "left"
         )
     for row in rows:
         table.add_row(
@@ -375,7 +376,7 @@ def models(
             "champion" if row["champion"] else "" if row["weights"] else "weights deleted",
             row["created"][:16].replace("T", " "),
             str(row["videos"]),
-            *(f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "" for name in METRICS),
+            *(f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "" for name in LISTED),
         )
     console = Console()
     console.print(table)

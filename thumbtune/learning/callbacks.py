@@ -9,11 +9,12 @@ from transformers import ProgressCallback, TrainerCallback
 
 from thumbtune.learning.evaluation import article_key
 from thumbtune.learning.weights import interpolate, set_parameters, trainable_parameters
+from thumbtune.metrics import PRIMARY
 
 Logger = logging.Logger | logging.LoggerAdapter
 
 
-VALID_MRR = f"eval_{article_key('valid', 'MRR')}"
+VALID_MRR = f"eval_{article_key('valid', PRIMARY)}"
 
 
 class KeptWeights(TrainerCallback):

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from thumbtune.clip.towers import Precision
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.errors import UserError
 from thumbtune.learning.intervals import Interval, mean_interval, share_interval
+from thumbtune.metrics import PRIMARY, TRIPLETS, WAYS, of_rankings
 from thumbtune.parameters import SPLITS, EvaluationParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
@@ -129,37 +130,49 @@ def rank_candidates(
 
 
 def random_rank_metrics(texts: NDArray, recall_at: Sequence[int]) -> dict[str, float]:
-    """Expected Recall@k and MRR of a random ranking of `texts` for each of them as the query.
+    """What a random ranking of `texts` is expected to get, for each of them as the query.
 
     With m of n candidates relevant, none stands among the first k with probability
     C(n - m, k) / C(n, k).
     """
     rows = len(texts)
+    ranks = np.arange(1, rows + 1)
+    means = [metric for metric in of_rankings(recall_at) if metric.summary == "mean"]
+    expected = {metric.name: 0.0 for metric in means}
     relevant, queries = np.unique(np.bincount(texts)[texts], return_counts=True)
-    expected = dict.fromkeys([*(f"Recall@{k}" for k in recall_at), "MRR"], 0.0)
     for m, count in zip(relevant, queries, strict=True):
         k = np.arange(rows)
         missed = np.concatenate([[1.0], np.cumprod(np.maximum(rows - m - k, 0) / (rows - k))])
-        for at in recall_at:
-            expected[f"Recall@{at}"] += count / rows * (1 - missed[min(at, rows)])
-        expected["MRR"] += count / rows * float((-np.diff(missed) / (k + 1)).sum())
+        for metric in means:
+            gained = float((-np.diff(missed) * metric.gain(ranks)).sum())
+            expected[metric.name] += count / rows * gained
     return {name: float(value) for name, value in expected.items()}
 
 
+SUMMARIES: dict[str, Callable[[NDArray], Any]] = {"mean": np.mean, "median": np.median}
+INTERVALS: dict[str, Callable[[NDArray], Interval]] = {
+    "share": lambda gains: share_interval(gains > 0),
+    "mean": mean_interval,
+}
+
+
 def ranking_metrics(rank: NDArray, recall_at: Sequence[int], prefix: str = "") -> dict[str, float]:
-    """Recall@k, mean reciprocal rank (MRR) and median rank of ranks that begin at 1."""
-    metrics = {f"{prefix}Recall@{k}": float((rank <= k).mean()) for k in recall_at}
-    metrics[f"{prefix}MRR"] = float((1 / rank).mean())
-    metrics[f"{prefix}median_rank"] = float(np.median(rank))
-    return metrics
+    """The metrics of ranks that begin at 1."""
+    return {
+        f"{prefix}{metric.name}": float(SUMMARIES[metric.summary](metric.gain(rank)))
+        for metric in of_rankings(recall_at)
+    }
 
 
 def ranking_intervals(
     rank: NDArray, recall_at: Sequence[int], prefix: str = ""
 ) -> dict[str, Interval]:
-    """95 % intervals of Recall@k and MRR, over the videos."""
-    intervals = {f"{prefix}Recall@{k}": share_interval(rank <= k) for k in recall_at}
-    return {**intervals, f"{prefix}MRR": mean_interval(1 / rank)}
+    """95 % intervals of the metrics that have one, over the videos."""
+    return {
+        f"{prefix}{metric.name}": INTERVALS[metric.interval](metric.gain(rank))
+        for metric in of_rankings(recall_at)
+        if metric.interval
+    }
 
 
 def embed_images(
@@ -229,11 +242,10 @@ def unit_vectors(model: SentenceTransformer, inputs: list, batch_size: int) -> E
 
 
 class RecallEvaluator(BaseEvaluator):
-    """Recall@k, MRR and median rank between the thumbnails and titles of one split.
+    """The metrics of `thumbtune.metrics` between the thumbnails and titles of one split.
 
-    Beside it the accuracy of the triplets (thumbnail, title, negative). Its metrics are named as in
-    the article; the primary one is the MRR from image to text, which moves with every rank while
-    Recall@1 of a dozen videos hardly moves at all.
+    Beside them the accuracy of the triplets (thumbnail, title, negative). They are named as in the
+    article; the primary one is from image to text.
     """
 
     def __init__(
@@ -248,7 +260,7 @@ class RecallEvaluator(BaseEvaluator):
         self.examples = examples
         self.split = split
         self.parameters = parameters
-        self.primary_metric = article_key(split, "MRR")
+        self.primary_metric = article_key(split, PRIMARY)
         self.texts = number_titles([example.title for example in examples])
 
     def __call__(
@@ -283,15 +295,15 @@ class RecallEvaluator(BaseEvaluator):
         images, vectors = embed_examples(model, self.workspace, self.examples, titles + negatives)
         titles_, negatives_ = vectors[: len(titles)], vectors[len(titles) :]
         rankings = {
-            "": rank_candidates(images, titles_, self.texts, self.texts),
-            "text-to-image_": rank_candidates(titles_, images, self.texts, self.texts),
+            way: rank_candidates(*pair, self.texts, self.texts)
+            for way, pair in zip(WAYS, ((images, titles_), (titles_, images)), strict=True)
         }
         metrics: dict[str, float] = {}
         for prefix, ranking in rankings.items():
             metrics |= ranking_metrics(ranking.rank, self.parameters.recall_at, prefix)
         if len(negatives) == len(titles):
             right = (images * titles_).sum(axis=1) > (images * negatives_).sum(axis=1)
-            metrics["cosine_accuracy"] = float(right.mean())
+            metrics[TRIPLETS.name] = float(right.mean())
         return metrics, rankings
 
     def _predictions(self, ranking: Ranking) -> list[Prediction]:

@@ -13,6 +13,7 @@ from thumbtune.channel.registry import Registry, Version
 from thumbtune.errors import UserError
 from thumbtune.learning.evaluation import Evaluation, Prediction
 from thumbtune.learning.intervals import paired_interval
+from thumbtune.metrics import described
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 
@@ -21,8 +22,6 @@ logger = logging.getLogger(__name__)
 Opponent = Literal["champion", "untouched"]
 Rule = Literal["not_worse", "higher", "better"]
 OPPONENTS: dict[Opponent, str] = {"champion": "the champion", "untouched": "the untouched model"}
-STEPS = {"MRR": 0.5, "Recall@1": 1.0}
-"""What a video adds to a metric that rises from the second rank to the first."""
 DECIMALS = 3
 """To which a difference is told; a smaller one is not called better."""
 
@@ -89,7 +88,7 @@ def paired_difference(
     opponent: Opponent,
     challenger: Sequence[Prediction],
     other: Sequence[Prediction],
-    metric: Literal["MRR", "Recall@1"],
+    metric: str,
 ) -> PairedDifference:
     """Compare two models video by video.
 
@@ -107,13 +106,13 @@ def paired_difference(
         moved=int((difference != 0).sum()),
         challenger=float(ours.mean()),
         other=float(theirs.mean()),
-        interval=paired_interval(difference, STEPS[metric]),
+        interval=paired_interval(difference, described(metric).metric.step),
     )
 
 
 def _values(ranks: Sequence[int], metric: str) -> NDArray[np.float64]:
-    rank = np.array(ranks, float)
-    return 1 / rank if metric == "MRR" else (rank <= 1).astype(float)
+    gains: NDArray[np.float64] = described(metric).metric.gain(np.array(ranks, float))
+    return gains
 
 
 def stands(difference: PairedDifference, rule: Rule) -> bool:
@@ -162,7 +161,7 @@ def compare(
     untouched: Sequence[Prediction],
     champion: Sequence[Prediction] | None,
     learned_from: set[str],
-    metric: Literal["MRR", "Recall@1"],
+    metric: str,
 ) -> list[PairedDifference]:
     """The challenger against the champion, if there is one, and against the untouched model.
 

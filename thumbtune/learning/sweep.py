@@ -25,6 +25,7 @@ from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import NotFiniteError, RecallEvaluator, article_key, embed_titles
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
+from thumbtune.metrics import DECIDING, PRIMARY
 from thumbtune.parameters import (
     NegativesParameters,
     SearchParameters,
@@ -171,7 +172,7 @@ class RecipeTrainer:
         """The metrics of a model on one split, by their short names."""
         rows = [row for row in examples if row.split == split]
         metrics = RecallEvaluator(self.workspace, rows, split, self.parameters.evaluation)(model)
-        return {name: metrics[article_key(split, name)] for name in ("Recall@1", "MRR")}
+        return {name: metrics[article_key(split, name)] for name in DECIDING}
 
 
 def _title_embedder(
@@ -273,7 +274,7 @@ def search(
             rows = fold_with_negatives(fold, recipe.negatives)
             try:
                 model = trainer.train(rows, recipe.training, seed)
-                scores.append(trainer.measure(model, rows, "valid")["MRR"])
+                scores.append(trainer.measure(model, rows, "valid")[PRIMARY])
             except NotFiniteError:  # diverged
                 return 0.0
         return statistics.mean(scores)

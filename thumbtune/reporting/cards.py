@@ -9,6 +9,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard,
 from thumbtune.channel.source import source_of
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.trained_model import TrainedModel
+from thumbtune.metrics import TRIPLETS, described
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.report import Comparison, FunnelStage, Report, compare
 from thumbtune.store.model_reference import ModelReference
@@ -31,11 +32,14 @@ def base_name(model: ModelReference) -> str:
 
 def metric_title(metric: str) -> str:
     """A metric in words: `text-to-image_Recall@5` is "Recall@5, title → thumbnail"."""
-    if metric == "cosine_accuracy":
-        return "triplet accuracy"
-    title_first = metric.startswith("text-to-image_")
-    way = "title → thumbnail" if title_first else "thumbnail → title"
-    return f"{metric.removeprefix('text-to-image_').replace('_', ' ')}, {way}"
+    known = described(metric)
+    label = _lower_first(known.metric.label)
+    return label if known.metric is TRIPLETS else f"{label}, {known.way}"
+
+
+def _lower_first(label: str) -> str:
+    """As within a sentence; a name such as Recall@5 stays as it is."""
+    return label if "@" in label or label.isupper() else label[:1].lower() + label[1:]
 
 
 def with_interval(value: float, interval: tuple[float, float] | None) -> str:

@@ -14,6 +14,7 @@ from thumbtune.data.splits import leakage
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Evaluation, Prediction, article_key
 from thumbtune.learning.trained_model import TrainedModel
+from thumbtune.metrics import Described, described
 from thumbtune.parameters import SPLITS, TrainParameters
 from thumbtune.reporting.figures import (
     Miss,
@@ -26,14 +27,6 @@ from thumbtune.reporting.figures import (
 from thumbtune.store.workspace import Table, Workspace, fingerprint
 
 logger = logging.getLogger(__name__)
-
-HEADLINE = {
-    "Recall@1": "Thumbnail finds its title",
-    "text-to-image_Recall@1": "Title finds its thumbnail",
-    "MRR": "Mean reciprocal rank",
-    "cosine_accuracy": "Beats its negative title",
-}
-"""The metrics that a report begins with, in words."""
 
 
 class FunnelStage(BaseModel):
@@ -72,10 +65,26 @@ class Comparison(BaseModel):
     rows: int
     metric: str
     chance: float | None
+    """What a model gets that knows nothing, where that can be told."""
     untouched: float
     untouched_interval: tuple[float, float] | None
     fine_tuned: float
     fine_tuned_interval: tuple[float, float] | None
+
+    @property
+    def described(self) -> Described:
+        """What is measured, in words."""
+        return described(self.metric)
+
+    @property
+    def change(self) -> float:
+        """Fine-tuned minus untouched."""
+        return self.fine_tuned - self.untouched
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the fine-tuned model does better."""
+        return self.change > 0 if self.described.metric.higher_is_better else self.change < 0
 
 
 class Report(BaseModel):
@@ -119,7 +128,7 @@ def compare(untouched: Evaluation, fine_tuned: Evaluation) -> list[Comparison]:
                 split=split,
                 rows=before.rows,
                 metric=metric,
-                chance=before.chance.get(metric),
+                chance=before.chance.get(metric, described(metric).metric.chance),
                 untouched=before.metrics[metric],
                 untouched_interval=before.intervals.get(metric),
                 fine_tuned=after.metrics[metric],
@@ -226,7 +235,6 @@ def report_html(
         leak: what is to say of titles that stand in train and outside of it.
     """
     comparisons = compare(untouched, fine_tuned)
-    on_test = {row.metric: row for row in comparisons if row.split == "test"}
     template = html_templates("thumbtune.reporting").get_template("report.html.jinja")
     return template.render(
         leak=leak,
@@ -234,8 +242,7 @@ def report_html(
         base=untouched.model.name,
         trained=trained,
         epochs=parameters.training.epochs,
-        headline=[on_test[metric] for metric in HEADLINE if metric in on_test],
-        labels=HEADLINE,
+        headline=[row for row in comparisons if row.split == "test" and row.described.headline],
         splits={split: [row for row in comparisons if row.split == split] for split in SPLITS},
         funnel=funnel,
         heading=misses_heading(misses[0].prediction.split if misses else None),
