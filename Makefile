@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: train test test-whole test-postgresql bench-quick matrix audit lint lock clean
+.PHONY: train test test-fast test-whole test-postgresql bench-quick matrix audit lint lock clean
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
 	$(BIN)/python flows/train_flow.py --source sample --model sample \
@@ -18,6 +18,9 @@ SIDE_BY_SIDE := --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reord
 test: $(INSTALLED) ## all tests but the next target's
 	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
 	$(BIN)/python -m pytest -m "not whole" $(SIDE_BY_SIDE)
+
+test-fast: $(INSTALLED) ## most of the method, in a minute: no Prefect server, no browser, nothing slow
+	$(BIN)/python -m pytest -m "not whole and not prefect and not slow" $(SIDE_BY_SIDE)
 
 test-whole: $(INSTALLED) ## those that start servers, workers, clusters and what the docs tell to run
 	$(BIN)/python -m pytest -m whole $(SIDE_BY_SIDE)

@@ -15,10 +15,7 @@ case $service in
     exec python -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' \
       "http://127.0.0.1:${PREFECT_SERVER_API_PORT:-4200}/api/health"
     ;;
-  deploy)
-    prefect work-pool create thumbtune --type process --overwrite
-    exec prefect --no-prompt deploy --all "$@"
-    ;;
+  deploy) exec thumbtune deploy ;;
   worker) exec prefect worker start --pool thumbtune "$@" ;;
   *)
     echo "deploy/service.sh: '$service' is no service. Give server, healthy, deploy or worker." >&2

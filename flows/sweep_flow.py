@@ -22,7 +22,7 @@ from thumbtune.channel.preflight import check_search
 from thumbtune.flows.command_line import run_script
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line
 from thumbtune.flows.train_flow import begun_again_on_damage, collect, encode, find_models
-from thumbtune.learning.sweep import RecipeResult
+from thumbtune.learning.recipes import RecipeResult
 from thumbtune.parameters import SweepParameters, takes
 from thumbtune.reporting.report import left_out
 from thumbtune.store.disk import disk_errors_explained

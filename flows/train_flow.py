@@ -78,6 +78,9 @@ class TrainRun(BaseModel):
     untouched_recall_at_1: float
     """From thumbnail to title, on the test split."""
     fine_tuned_recall_at_1: float
+    untouched_metrics: dict[str, float]
+    """All metrics of the untouched model on the test split."""
+    fine_tuned_metrics: dict[str, float]
     verdict: Verdict
     """Whether it became the channel's champion."""
     left_out: str
@@ -190,6 +193,8 @@ def train_and_promote(
         report=str(workspace.place(f"{report.folder}/report.html")),
         untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
         fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
+        untouched_metrics=untouched.splits["test"].metrics,
+        fine_tuned_metrics=fine_tuned.splits["test"].metrics,
         verdict=verdict,
         left_out=left_out(funnel),
         stages=stages.summary(),

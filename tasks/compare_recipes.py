@@ -5,7 +5,12 @@ from prefect.logging import get_run_logger
 
 from thumbtune.clip.towers import Precision
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.sweep import Recipe, RecipeComparison, RecipeTrainer, compare
+from thumbtune.learning.recipes import (
+    Recipe,
+    RecipeComparison,
+    RecipeTrainer,
+    compare,
+)
 from thumbtune.parameters import (
     TrainParameters,
 )

@@ -3,7 +3,8 @@
 from prefect import task
 
 from thumbtune.clip.towers import Precision
-from thumbtune.learning.sweep import Sweep, search_recipe
+from thumbtune.learning.recipes import Sweep
+from thumbtune.learning.sweep import search_recipe
 from thumbtune.parameters import (
     SearchParameters,
     TrainParameters,

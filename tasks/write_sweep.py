@@ -4,7 +4,11 @@ import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
 
-from thumbtune.learning.sweep import RecipeComparison, Sweep, Trial
+from thumbtune.learning.recipes import (
+    RecipeComparison,
+    Sweep,
+    Trial,
+)
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.figures import (
     trial_slices,

@@ -24,6 +24,7 @@ from prefect.settings import (
     PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     PREFECT_SERVER_DATABASE_CONNECTION_URL,
+    get_current_settings,
     temporary_settings,
 )
 from pytest_httpserver import HTTPServer
@@ -50,6 +51,9 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and PREFECT.intersection(item.fixturenames):
+            item.add_marker("prefect")
     place = {f"test_{name}.py": number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
 
@@ -75,10 +79,25 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "prefect.db"
 
 
+PREFECT = {"prefect_harness", "server"}
+"""The fixtures of tests that need a Prefect server."""
+
+
 @pytest.fixture(scope="session", autouse=True)
-def no_prefect() -> Iterator[None]:
-    """A test that does not ask for a Prefect server must not start one."""
+def no_own_prefect() -> Iterator[None]:
+    """No test starts a Prefect server by the way."""
     with temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: False}):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def no_prefect(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that does not ask for a Prefect server does not find one either."""
+    known = get_current_settings().api.url
+    if not known or PREFECT.intersection(request.fixturenames):
+        yield
+        return
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
         yield
 
 

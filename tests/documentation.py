@@ -1,4 +1,4 @@
-"""What README.md, SECURITY.md and docs/ tell a reader to run, and what they show as its answer."""
+"""What the pages for people tell a reader to run, and what they show as its answer."""
 
 import itertools
 import re
@@ -11,7 +11,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+PAGES = [*TOP, *sorted((ROOT / "docs").glob("*.md"))]
 SHELLS = {"sh", "bash", "shell", "console", "zsh"}
 ASSIGNMENT = re.compile(r"[A-Z_]+=")
 LOOKS_LIKE_A_COMMAND = re.compile(r"([A-Z_]+=\S* )*[a-z./][\w./-]* \S{2,}")

@@ -24,8 +24,9 @@ from thumbtune.channel.listing import Video
 from thumbtune.channel.news import ChannelsFileError, Memory, read_channels
 from thumbtune.channel.quota import Spent
 from thumbtune.channel.registry import DamagedRecordError, Registry
-from thumbtune.channel.sources import youtube as client
 from thumbtune.channel.sources.folder.listing import folder_stamp, list_folder
+from thumbtune.channel.sources.youtube import api as client
+from thumbtune.channel.sources.youtube import listing as lists
 from thumbtune.channel.sources.youtube.api import (
     RetryableYouTubeError,
     YouTubeError,
@@ -184,7 +185,7 @@ durations = st.text("PTYMDHS0123456789.-+,E ", max_size=12) | strange_text
 @quick
 @given(text=durations)
 def test_any_duration_of_youtube_is_some_seconds_or_unknown(text: str) -> None:
-    seconds = client._seconds(text)
+    seconds = lists._seconds(text)
     assert seconds is None or math.isfinite(seconds)
 
 
@@ -229,6 +230,7 @@ VIDEOS = {
 ANSWERS = {"channels": CHANNEL, "playlistItems": PLAYLIST, "search": SEARCH, "videos": VIDEOS}
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=120)
 @given(data=st.data(), endpoint=st.sampled_from(list(ANSWERS)))
 def test_an_answer_of_youtube_with_anything_in_place_of_any_node(
@@ -267,7 +269,7 @@ def test_an_answer_of_youtube_with_anything_in_place_of_any_node(
         for video in videos:
             Video.model_validate_json(video.model_dump_json())
             assert "file" not in video.thumbnails  # no answer names a file of this machine
-    assert max(calls.values()) <= 2 * client.IDLE_PAGES
+    assert max(calls.values()) <= 2 * lists.IDLE_PAGES
 
 
 @pytest.mark.parametrize("extra", [nested(500), '"\\ud800"', nested(100_000), '{"a":1,"a":2}'])
@@ -378,6 +380,7 @@ def counted(workspace: Workspace) -> Table:
     return workspace.write_table("videos", [Video(id="a", title="T", thumbnails={})])
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @settings(quick, max_examples=15)
 @given(data=st.data())
 def test_a_damaged_result_of_prefect_is_made_again(
@@ -447,6 +450,7 @@ YAMLS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @quick
 @given(
     content=st.binary(max_size=60)

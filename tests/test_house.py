@@ -17,7 +17,7 @@ TOP_LEVEL = {"thumbtune": "thumbtune", "flows": "thumbtune.flows", "tasks": "thu
 TOP_LEVEL |= {"sample": "thumbtune.sample"}
 FLOORS = (
     ("errors", "text", "sample", "commands", "metrics"),
-    ("names",),
+    ("names", "extras"),
     ("store", "hub"),
     ("parameters",),
     ("channel",),
@@ -98,6 +98,7 @@ def test_the_method_knows_nothing_of_prefect(module: str) -> None:
     assert not [other for other in imports(module) if other.split(".")[0].startswith("prefect")]
 
 
+@pytest.mark.slow
 def test_the_method_works_where_prefect_is_not_installed() -> None:
     modules = ["thumbtune", *(m for m in HOUSE if part_of(m) in LIBRARY)]
     modules = [module for module in modules if not is_script(module)]

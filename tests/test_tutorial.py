@@ -7,6 +7,8 @@ import pytest
 from nbclient import NotebookClient
 from prefect.settings import get_current_settings
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 TUTORIAL = Path(__file__).parent.parent / "docs" / "tutorial.ipynb"
 
 

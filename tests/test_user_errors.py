@@ -50,6 +50,8 @@ from thumbtune.reporting.report import FunnelStage, left_out
 from thumbtune.tasks.retries import only_on
 from thumbtune.tasks.secret_blocks import read_secret_early
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 ROOT = Path(__file__).parent.parent
 LINES = 15
 

@@ -1,29 +1,46 @@
-"""What a trained model is for: match titles with thumbnails, and search.
+"""CLIP, adapted to one YouTube channel's titles and thumbnails.
 
-The champion of a channel, from Python:
+From Python:
 
-    from thumbtune import open_champion
+    import thumbtune
 
-    champion = open_champion()  # or open_champion(channel="@handle")
-    picture = champion.read_picture("thumbnail.jpg")
-    for fit in champion.rank_titles(picture, ["How I cut my bill", "My new desk"]):
+    run = thumbtune.train(channel="@handle")
+    champion = thumbtune.open_champion(channel="@handle")
+    for fit in champion.rank_titles("thumbnail.jpg", ["How I cut my bill", "My new desk"]):
         print(f"{fit.cosine:.2f}  better than {fit.percentile:.0f} % of your own  {fit.title}")
+    champion.compare(["first.jpg", "second.jpg"], ["How I cut my bill"])
+    champion.search("a desk with two screens")
 
-The command line is `thumbtune.app.cli`.
+The command line is `thumbtune.app.cli`. What Prefect runs is in `thumbtune.flows` and
+`thumbtune.tasks`; the method, without Prefect, is all the rest.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from thumbtune.use.matching import Fit, Matcher, open_champion
+    from thumbtune.app.api import train
+    from thumbtune.errors import UserError
+    from thumbtune.flows.train_flow import TrainRun
+    from thumbtune.use.champion import Champion, open_champion
+    from thumbtune.use.indexing import Hit
+    from thumbtune.use.matching import Fit
 
-__all__ = ["Fit", "Matcher", "open_champion"]
+__all__ = ["Champion", "Fit", "Hit", "TrainRun", "UserError", "open_champion", "train"]
+
+PLACES = {
+    "Champion": "thumbtune.use.champion",
+    "Fit": "thumbtune.use.matching",
+    "Hit": "thumbtune.use.indexing",
+    "TrainRun": "thumbtune.flows.train_flow",
+    "UserError": "thumbtune.errors",
+    "open_champion": "thumbtune.use.champion",
+    "train": "thumbtune.app.api",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: torch takes seconds, and `thumbtune --help` shall not."""
-    if name not in __all__:
+    if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from thumbtune.use import matching
-
-    return getattr(matching, name)
+    return getattr(import_module(PLACES[name]), name)

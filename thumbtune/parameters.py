@@ -44,6 +44,9 @@ SPLITS = ("train", "valid", "test")
 """The names of the three splits, as in the article."""
 
 
+LICENSE = r"^[a-z0-9][a-z0-9.-]*$"
+"""As the hub calls licenses: https://huggingface.co/docs/hub/repositories-licenses."""
+
 HOST_RULE = r"^(\*\.)?[\w-]+(\.[\w-]+)+$"
 """A host's full name, or `*.` and at least two labels: `*.com` would let anyone in."""
 
@@ -321,6 +324,17 @@ class PublishParameters(_Stage):
         None,
         pattern=r"^[\w.-]+/[\w.-]+$",
         description="owner/name of the dataset repository to push to.",
+    )
+    model_license: str = Field(
+        "apache-2.0",
+        pattern=LICENSE,
+        description="License that the model card names, by the hub's short name for it. CLIP's own "
+        "terms hold beside it.",
+    )
+    dataset_license: str = Field(
+        "other",
+        pattern=LICENSE,
+        description="The same of the dataset card; thumbnails and titles belong to who made them.",
     )
     private: Annotated[bool, CHANGES_NOTHING] = Field(
         True, description="Create the repositories as private."

@@ -42,6 +42,8 @@ from thumbtune.store.workspace import Workspace
 from thumbtune.use.indexing import Entry, NoIndexError, channel_place, index_channel
 from thumbtune.use.matching import Fit, Matcher, examples_of
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 OTHERS = ["Golden Rocket After Dark", "24 Hours with My Golden Mushroom", "I Built a House"]
 
 expect.set_options(timeout=30_000)

@@ -207,6 +207,7 @@ def parameters(tmp_path: Path) -> dict[str, Any]:
     }
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_three_spellings_train_one_channel_and_the_later_ones_meet_the_champion(
     tester: YouTubeServer, workspace: Workspace, parameters: dict[str, Any]
 ) -> None:
@@ -231,6 +232,7 @@ def test_three_spellings_train_one_channel_and_the_later_ones_meet_the_champion(
     }
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_list_that_was_not_ended_goes_on_under_another_spelling(
     tester: YouTubeServer, parameters: dict[str, Any]
 ) -> None:
@@ -296,6 +298,7 @@ def old_registry(
     return name
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.usefixtures("tester")
 @pytest.mark.parametrize("channel", SPELLINGS)
 def test_a_registry_with_an_old_name_is_found_by_any_spelling(
@@ -309,6 +312,7 @@ def test_a_registry_with_an_old_name_is_found_by_any_spelling(
     assert [path.name for path in (workspace.root / "registry").iterdir()] == [old]
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.usefixtures("tester")
 def test_of_old_registries_of_one_channel_the_newest_champions_is_used_and_the_others_told(
     workspace: Workspace, caplog: pytest.LogCaptureFixture
@@ -332,6 +336,7 @@ def test_of_old_registries_of_one_channel_the_newest_champions_is_used_and_the_o
     assert find_registry(workspace, None, "@TESTER").name == names[1]
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.usefixtures("tester")
 def test_a_registry_of_an_old_handle_is_found_by_the_id_that_the_watch_had_kept(
     workspace: Workspace,
@@ -344,6 +349,7 @@ def test_a_registry_of_an_old_handle_is_found_by_the_id_that_the_watch_had_kept(
     assert find_registry(workspace, None, "@tester").name == old
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.usefixtures("tester")
 def test_a_registry_is_known_by_itself_when_all_else_was_deleted(workspace: Workspace) -> None:
     identify_in_flow(workspace, "youtube.com/user/OldTester")
@@ -422,6 +428,7 @@ def test_a_relative_path_means_another_channel_from_another_folder(
     assert len({name for name, _ in meant}) == len({listed for _, listed in meant}) == 2
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_copy_of_a_folder_gives_its_own_pictures(
     workspace: Workspace, twins: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,6 +538,7 @@ def test_what_needs_no_quotes_needs_none(tmp_path: Path) -> None:
     assert [channel.channel for channel in read_channels(file)] == spelled
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_spellings_of_one_channel_are_watched_once_and_told(
     tester: YouTubeServer,
     tmp_path: Path,

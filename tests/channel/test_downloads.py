@@ -240,6 +240,7 @@ def test_a_packed_picture_is_unpacked(
     assert (workspace.root / str(stored)).read_bytes() == data
 
 
+@pytest.mark.slow
 def test_a_head_that_drips_is_cut_off(get: Callable[..., Thumbnail]) -> None:
     drips = [b"HTTP/1.1 200 OK\r\n", *(b"X: y\r\n" for _ in range(90))]
     with raw_server(*drips, pause=0.1) as url:

@@ -25,6 +25,8 @@ from thumbtune.channel.sources.youtube.api import (
 from thumbtune.channel.sources.youtube.feed import FeedError, newest_videos
 from thumbtune.store.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 WAYS = {"channels": "uploads", "playlistItems": "uploads", "videos": "uploads", "search": "search"}
 """Endpoint → the way of listing that asks it."""
 

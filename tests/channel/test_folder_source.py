@@ -52,6 +52,7 @@ def test_a_manifest_is_json_json_lines_or_csv(tmp_path: Path, kind: str) -> None
 text = st.text(st.characters(codec="utf-8", categories=["L", "N", "S", "P"]), min_size=1)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(text, text), min_size=1), kind=st.sampled_from(["json", "csv"]))
 def test_any_id_and_title_come_back_as_they_were(
@@ -159,6 +160,7 @@ def test_the_bundled_channel_is_a_folder_with_shorts(workspace: Workspace) -> No
     assert len({video.title for video in listing.videos}) < len(listing.videos)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_the_cached_list_is_used_until_a_file_changes(tmp_path: Path, workspace: Workspace) -> None:
     def fetch() -> str:
         arguments = (workspace, "folder", str(folder), VideosParameters())

@@ -248,6 +248,7 @@ types = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     columns=st.dictionaries(
         st.sampled_from(
@@ -478,6 +479,7 @@ def ask_hub(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.compatibility
 def test_the_hubs_refusals_are_told_with_the_mend(hub: HubServer, tmp_path: Path) -> None:
     quick = [("owner/open", ""), ("owner/gated", ""), ("owner/private", ""), ("owner/none", "")]
@@ -499,6 +501,7 @@ def test_the_hubs_refusals_are_told_with_the_mend(hub: HubServer, tmp_path: Path
         assert "hf_wrong" not in answers[name]
 
 
+@pytest.mark.slow
 def test_a_dataset_that_is_not_cached_is_told_without_network(
     hub: HubServer, tmp_path: Path, workspace: Workspace
 ) -> None:

@@ -81,6 +81,7 @@ def spend_some(root: Path) -> int:
         return sum(pool.map(one, range(60)))
 
 
+@pytest.mark.slow
 def test_processes_at_once_spend_no_more_than_the_budget(workspace: Workspace) -> None:
     with FORKS.Pool(3) as pool:
         spent = pool.map(spend_some, [workspace.root] * 3)

@@ -17,6 +17,8 @@ from tests.hub_server import READ_TOKEN, WRITE_TOKEN, HubServer
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, error_body, make_video
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 ROOT = Path(__file__).parents[2]
 KEY = "AIza-marked-key-9f31c07be5"
 WRONG_KEY = "AIza-marked-wrong-key-27d80"

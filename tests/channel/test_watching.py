@@ -24,6 +24,8 @@ from thumbtune.parameters import WatchParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.indexing import channel_place, open_index
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 OPTIONS = WatchParameters(min_new=3, max_age_days=30, retry_hours=24)
 

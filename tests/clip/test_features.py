@@ -91,6 +91,7 @@ def assert_equal_training(
     assert metrics == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fragments",
     [["projection"], ["projection", "layernorm", "layer_norm"], ["projection", "layers.1."]],
@@ -101,6 +102,7 @@ def test_features_give_the_weights_and_metrics_of_the_full_forward(
     assert_equal_training(workspace, examples, fragments)
 
 
+@pytest.mark.slow
 def test_features_give_the_weights_and_metrics_of_the_full_forward_of_a_vit_b_32(
     workspace: Workspace, examples: list[Example], tmp_path: Path
 ) -> None:

@@ -307,6 +307,7 @@ def test_an_index_that_was_edited_sends_no_odd_header(
     assert (get(gallery.url), len(gallery.sent)) == (first, 2)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_batch_that_prefect_knows_is_asked_again_when_a_picture_is_old(
     gallery: Gallery, workspace: Workspace
 ) -> None:
@@ -331,6 +332,7 @@ def test_a_batch_that_prefect_knows_is_asked_again_when_a_picture_is_old(
     assert later.fingerprint != first.fingerprint
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_video_without_a_picture_is_asked_again_when_it_is_time(
     httpserver: HTTPServer, workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -377,6 +379,7 @@ def test_a_passing_error_is_retried(
     assert len(httpserver.log) == 3
 
 
+@pytest.mark.slow
 def test_an_error_that_stays_is_dropped_but_tried_again_by_the_next_run(
     httpserver: HTTPServer, workspace: Workspace, get: Callable[..., Thumbnail]
 ) -> None:
@@ -396,6 +399,7 @@ def test_a_missing_thumbnail_is_asked_for_once(
     assert ThumbnailBatch(thumbnails=[thumbnail], downloaded=0).is_whole(workspace)
 
 
+@pytest.mark.slow
 def test_a_dead_server_is_a_reason_and_not_a_crash(get: Callable[..., Thumbnail]) -> None:
     assert get("http://127.0.0.1:9/a.jpg").dropped == "download failed"
 
@@ -578,6 +582,7 @@ KINDS += [saved(picture(64, 48).quantize(8), "PNG", transparency=bytes(range(8))
 CLIP = CLIPImageProcessorPil()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(KINDS), st.data())
 def test_damaged_bytes_are_a_reason_or_a_picture_that_every_later_step_can_read(
@@ -668,6 +673,7 @@ def test_too_large_a_share_of_bad_thumbnails_stops_the_run_and_tells_why() -> No
         examples_of([pair(n) for n in range(4)], thumbnails, max_bad_share=0.99)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_batch_downloads_side_by_side_and_counts(
     httpserver: HTTPServer, workspace: Workspace
 ) -> None:

@@ -145,11 +145,10 @@ def follow_the_article(
     return Article(splits, before, after, untouched, projections(model))
 
 
-def readme_options() -> list[str]:
-    """The options with which README says that a run is as in the article."""
-    told = re.search(
-        r"as in the article to the letter:\s*`([^`]+)`", (ROOT / "README.md").read_text()
-    )
+def options_of_docs() -> list[str]:
+    """The options with which docs/ say that a run is as in the article."""
+    page = (ROOT / "docs" / "how_it_works.md").read_text()
+    told = re.search(r"## As in the article, to the letter\s*```([^`]+)```", page)
     assert told
     return told[1].split()
 
@@ -190,7 +189,9 @@ def test_readmes_options_train_the_articles_weights_on_its_splits_and_negatives(
     places = ["--channel", "@tester", "--model", str(clip), "--workspace", str(tmp_path / "work")]
     places += ["--negatives.text_model", str(text_model)]
     places += ["--training.epochs", str(EPOCHS), "--training.learning_rate", str(RATE)]
-    run: TrainRun = train(**dict(parse_command_line(TrainParameters, [*readme_options(), *places])))
+    run: TrainRun = train(
+        **dict(parse_command_line(TrainParameters, [*options_of_docs(), *places]))
+    )
 
     rows = examples_of(Workspace.open(tmp_path / "work"))
     for split, frame in article.splits.items():

@@ -24,7 +24,10 @@ from thumbtune.flows.train_flow import TrainRun, collect, train
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import Stages
-from thumbtune.use.matching import Matcher, open_champion
+from thumbtune.use.champion import open_champion
+from thumbtune.use.matching import Matcher
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
 
 # --- a list of videos, by its age ---
 

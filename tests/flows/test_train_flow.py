@@ -33,6 +33,8 @@ from thumbtune.store.workspace import Table, Workspace
 from thumbtune.text.escaping import for_markdown
 from thumbtune.use.indexing import channel_place, open_index
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -20,11 +20,13 @@ from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.sweep_flow import SweepRun, main, sweep
 from thumbtune.flows.train_flow import train
-from thumbtune.learning.sweep import (
-    FOLDS,
+from thumbtune.learning.recipes import (
     RecipeTrainer,
     Sweep,
     Trial,
+)
+from thumbtune.learning.sweep import (
+    FOLDS,
     folds_for,
     folds_of,
     suggest,

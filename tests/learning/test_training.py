@@ -85,6 +85,7 @@ def recall_at_1(shared: tuple[Workspace, Splits], model: SentenceTransformer, sp
     return evaluator(model)[f"yt-title-thumbnail-{split}_Recall@1"]
 
 
+@pytest.mark.slow
 def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_each_of_five_seeds(
     shared: tuple[Workspace, Splits],
 ) -> None:

@@ -116,6 +116,8 @@ def card(base: ModelReference = HUB_CLIP, **parameters: Any) -> str:
 def test_a_model_card_names_its_base_and_library() -> None:
     data = ModelCard(card(publish={"model_repo": "owner/clip", "dataset_repo": "owner/d"})).data
     assert data.base_model == "sentence-transformers/clip-ViT-L-14"
+    assert data.license == "apache-2.0"
+    assert {"sentence-transformers", "clip", "thumbtune"} <= set(data.tags or ())
     assert data.library_name == "sentence-transformers"
     assert data.pipeline_tag == "sentence-similarity"
     assert data.datasets == ["owner/d"]
@@ -390,6 +392,8 @@ def test_a_pushed_dataset_has_our_card_and_datasets_own_facts(
     data = DatasetCard(pushed).data.to_dict()
     assert "# Titles and thumbnails of @tester" in pushed
     assert data["pretty_name"] == "Titles and thumbnails of @tester"
+    assert data["license"] == "other"
+    assert {"youtube", "thumbnails"} <= set(data["tags"])
     assert [split["num_examples"] for split in data["dataset_info"]["splits"]] == [2, 2, 2]
 
 
@@ -450,6 +454,7 @@ def test_the_token_is_in_no_file_log_or_message(
             assert not any(token.encode() in blob.data for blob in repository.files.values())
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_publishing_without_a_token_tells_how_to_set_it(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

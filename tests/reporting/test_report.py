@@ -325,6 +325,7 @@ def test_the_parameter_table_names_parameters_as_the_command_line_does() -> None
     )
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_report_lies_beside_its_model_in_whole_files(workspace: Workspace) -> None:
     report = reported(*stored(workspace, ["日本語 | <b>", "Second"]))
     folder = workspace.root / report.folder
@@ -341,6 +342,7 @@ def test_a_report_lies_beside_its_model_in_whole_files(workspace: Workspace) -> 
     opened((folder / "misses.jpg").read_bytes())
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_report_that_another_run_wrote_over_is_written_again(workspace: Workspace) -> None:
     def recall() -> float:
         metrics = json.loads((workspace.root / "models" / "key" / "metrics.json").read_text())
@@ -351,6 +353,7 @@ def test_a_report_that_another_run_wrote_over_is_written_again(workspace: Worksp
         assert recall() == wanted
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_lost_file_of_a_report_shows(workspace: Workspace) -> None:
     report = reported(*stored(workspace, ["A title"]))
     assert report.is_whole(workspace)

@@ -31,8 +31,9 @@ from thumbtune.parameters import TrainParameters, parse_command_line
 from thumbtune.reporting.report import Report
 from thumbtune.store.storage import WorkspaceError
 from thumbtune.store.workspace import OutsideWorkspaceError, Table, Workspace
+from thumbtune.use.champion import open_champion
 from thumbtune.use.indexing import Entry, channel_place, index_channel, open_index, search_words
-from thumbtune.use.matching import Matcher, NoModelError, open_champion
+from thumbtune.use.matching import Matcher, NoModelError
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,6 +59,7 @@ def workspace(url: str) -> Workspace:
     return Workspace.open(url)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_run_in_a_bucket_is_known_on_another_machine(
     url: str, bucket: str, s3: S3Server, another_machine: GoElsewhere
 ) -> None:
@@ -368,6 +370,7 @@ def test_without_the_extra_the_error_says_how_to_install_it() -> None:
     assert said in done.stderr
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_password_in_the_url_is_refused_and_shown_nowhere(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_finished_folder_takes_the_place_of_the_old_one(anywhere: Workspace) -
     assert [file.name for file in anywhere.place("folder").rglob("*")] == ["sub", "new"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LOCATIONS)
 def test_runs_that_open_a_workspace_at_once_agree_on_its_identity(
     request: pytest.FixtureRequest, kind: str
@@ -232,6 +233,7 @@ def run(workspace: Workspace, *calls: tuple[Any, ...], refresh: bool = False) ->
     return stages
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_step_runs_once_for_equal_inputs_and_says_so(workspace: Workspace) -> None:
     ran: list[str] = []
     step = numbered("count", 1, ran)
@@ -252,6 +254,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
+@pytest.mark.usefixtures("prefect_harness")
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_result_is_not_used_for(workspace: Workspace, tmp_path: Path, change: str) -> None:
     ran: list[str] = []
@@ -261,6 +264,7 @@ def test_a_result_is_not_used_for(workspace: Workspace, tmp_path: Path, change: 
     assert len(ran) == 2
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_an_input_that_changes_no_outcome_may_be_ignored(workspace: Workspace) -> None:
     ran: list[str] = []
     step = numbered("count", 1, ran, ignore=["workers"])
@@ -269,6 +273,7 @@ def test_an_input_that_changes_no_outcome_may_be_ignored(workspace: Workspace) -
     assert len(ran) == 1
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_refresh_runs_a_step_again(workspace: Workspace) -> None:
     ran: list[str] = []
     step = numbered("count", 1, ran)
@@ -277,6 +282,7 @@ def test_refresh_runs_a_step_again(workspace: Workspace) -> None:
     assert len(ran) == 2
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_cached_result_whose_file_is_gone_or_damaged_is_made_again(workspace: Workspace) -> None:
     ran: list[str] = []
     step = numbered("count", 1, ran)
@@ -290,6 +296,7 @@ def test_a_cached_result_whose_file_is_gone_or_damaged_is_made_again(workspace: 
     assert run(workspace, (step, 2)).summary().startswith("Nothing to do")
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_results_are_stored_as_json_without_pickle(
     workspace: Workspace, prefect_results: Path
 ) -> None:

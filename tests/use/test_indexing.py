@@ -176,6 +176,7 @@ def test_new_pictures_join_and_stay_until_their_file_is_gone(
     assert (gone.pictures, gone.removed, gone.dropped) == (40, 1, {"picture gone": 1})
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_the_newest_title_of_a_video_stays_whichever_version_is_searched_by(
     workspace: Workspace, version: Version, matcher: Matcher
 ) -> None:
@@ -471,6 +472,7 @@ def update_often(root: Path, version: Version, folder: Path, rounds: int) -> Non
         extra.unlink()
 
 
+@pytest.mark.slow
 def test_two_writers_and_a_reader_at_once_always_see_a_whole_index(
     workspace: Workspace, version: Version, matcher: Matcher, library: Path
 ) -> None:
@@ -529,6 +531,7 @@ def test_what_cannot_be_indexed_or_searched_is_an_error_with_the_mend(
         search_words(index, matcher, " ")
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_the_task_loads_no_model_where_nothing_is_new(
     workspace: Workspace, version: Version, matcher: Matcher
 ) -> None:

@@ -16,6 +16,7 @@ from thumbtune.clip.models import folder_of
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.parameters import TrainParameters, parse_command_line
 from thumbtune.store.workspace import Workspace
+from thumbtune.use.champion import Champion, open_champion
 from thumbtune.use.indexing import LibraryError, index_channel
 from thumbtune.use.matching import (
     Matcher,
@@ -23,7 +24,6 @@ from thumbtune.use.matching import (
     PictureError,
     TitleError,
     examples_of,
-    open_champion,
     read_picture,
 )
 
@@ -270,7 +270,7 @@ def test_a_champion_that_cannot_be_used_is_an_error_with_the_mend(
 def test_the_library_has_one_door() -> None:
     import thumbtune
 
-    assert thumbtune.Matcher is Matcher
+    assert thumbtune.Champion is Champion
     assert thumbtune.open_champion is open_champion
     with pytest.raises(ImportError):
         from thumbtune import close_champion  # noqa: F401

@@ -439,12 +439,27 @@ def web(
     """Serve a page on which to match titles, search thumbnails and read the report."""
     with errors_in_words():
         from thumbtune.app.address import check_address
+        from thumbtune.extras import check_extra
 
+        check_extra("web", "`thumbtune web`")
         check_address(host, port, root_path, allowed_host or ())
         registry = registry_at(workspace, source, channel)
         from thumbtune.app.web import serve
 
         serve(registry.workspace, registry, host, port, root_path, allowed_host or ())
+
+
+@app.command()
+def deploy() -> None:
+    """Make the Prefect work pool `thumbtune`, and the deployments of prefect.yaml, on the server.
+
+    The server is that of PREFECT_API_URL or of Prefect's profile. Runs work in the folder where
+    this was run: the watch reads channels.yaml there.
+    """
+    from thumbtune.app.deployment import make_deployments
+
+    with errors_in_words():
+        make_deployments()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thumbtune.channel.secrets import read_secret
 from thumbtune.channel.source import ReadSecret, Tell, say_nothing, source_of
+from thumbtune.extras import check_extra
 from thumbtune.hub.rights import check_right_to_write
 from thumbtune.names.model_name import folder_named
 from thumbtune.parameters import PublishParameters, TrainParameters
@@ -26,7 +27,7 @@ def check_training(
         read: how secrets are read.
         tell: is given a sentence for each thing that will be left out.
     """
-    check_search(parameters, read, tell)
+    _check_run(parameters, read, tell)
     check_publishing(parameters.publish, read)
 
 
@@ -34,6 +35,11 @@ def check_search(
     parameters: TrainParameters, read: ReadSecret = read_secret, tell: Tell = say_nothing
 ) -> None:
     """The same of a search for hyperparameters, which publishes nothing."""
+    check_extra("sweep", "A search for hyperparameters")
+    _check_run(parameters, read, tell)
+
+
+def _check_run(parameters: TrainParameters, read: ReadSecret, tell: Tell) -> None:
     source_of(parameters.source).check(parameters, read, tell)
     check_models(parameters)
     check_workspace(parameters.workspace)

@@ -64,6 +64,7 @@ def model_card(
     publish = parameters.publish
     name = publish.model_repo or f"CLIP for {channel_name(parameters)}"
     data = ModelCardData(
+        license=publish.model_license,
         base_model=untouched.model.name if untouched.model.is_from_hub else None,
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
@@ -132,6 +133,7 @@ def dataset_card(
     https://huggingface.co/docs/hub/datasets-cards
     """
     data = DatasetCardData(
+        license=parameters.publish.dataset_license,
         tags=["youtube", "thumbnails", "thumbtune"],
         task_categories=["sentence-similarity"],
         pretty_name=f"Titles and thumbnails of {channel_name(parameters)}",

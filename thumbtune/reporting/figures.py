@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.learning.evaluation import Prediction
-from thumbtune.learning.sweep import Trial
+from thumbtune.learning.recipes import Trial
 from thumbtune.learning.trained_model import LossPoint
 from thumbtune.store.workspace import Workspace
 

@@ -15,13 +15,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
-from thumbtune.channel.registry import Registry, Version, find_registry
+from thumbtune.channel.registry import Registry, Version
 from thumbtune.channel.source import last_part, short_name
 from thumbtune.clip.features import head_of, precision_for
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import find_model, load_clip
 from thumbtune.clip.towers import Precision
-from thumbtune.commands import DEFAULT_WORKSPACE
 from thumbtune.data.thumbnails import (
     MAX_BYTES,
     TOO_LARGE,
@@ -362,25 +361,3 @@ def champion_of(registry: Registry) -> Version:
             "`thumbtune rollback NUMBER` makes one the champion."
         )
     return champion
-
-
-def open_champion(
-    workspace: str | Path = DEFAULT_WORKSPACE,
-    channel: str | None = None,
-    source: str | None = None,
-    untouched: bool = False,
-) -> Matcher:
-    """The model in use of a channel.
-
-    Args:
-        workspace: local path or URL, as in the training.
-        channel, source: as in the training; not needed if one channel alone has models.
-        untouched: the model that the champion was trained from, instead.
-
-    Raises:
-        UnknownChannelError: there is no model of the channel; it lists those that there are.
-        NoModelError: the channel has no champion, or its files are gone.
-    """
-    place = Workspace.find(workspace)
-    registry = find_registry(place, source, channel)
-    return Matcher.of_version(place, champion_of(registry), untouched)

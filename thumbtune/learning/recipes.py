@@ -1,0 +1,218 @@
+"""Recipes: how to train, and how well that does with several seeds."""
+
+import logging
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from sentence_transformers import SentenceTransformer
+from tqdm import tqdm
+
+from thumbtune.clip.features import head_of
+from thumbtune.clip.freezing import freeze
+from thumbtune.clip.models import load_model
+from thumbtune.clip.towers import Precision
+from thumbtune.data.negatives import pair_titles
+from thumbtune.data.thumbnails import Example
+from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_titles
+from thumbtune.learning.training import fine_tune
+from thumbtune.learning.weights import set_parameters, trainable_parameters
+from thumbtune.metrics import DECIDING
+from thumbtune.parameters import (
+    NegativesParameters,
+    TrainingParameters,
+    TrainParameters,
+)
+from thumbtune.store.model_reference import ModelReference
+from thumbtune.store.workspace import Table, Workspace
+
+if TYPE_CHECKING:  # of the extra `sweep`
+    pass
+
+logger = logging.getLogger(__name__)
+
+
+ARTICLE = TrainingParameters()
+
+
+class Recipe(BaseModel):
+    """How to train: what a trial sets, and what it leaves."""
+
+    model_config = ConfigDict(frozen=True)
+
+    training: TrainingParameters
+    negatives: NegativesParameters
+
+
+class Trial(BaseModel):
+    """One recipe and how it validated."""
+
+    model_config = ConfigDict(frozen=True)
+
+    number: int
+    valid_mrr: float
+    """Mean over the folds, 0 if the training diverged."""
+    learning_rate: float
+    epochs: int
+    batch_size: int
+    scale: float
+    symmetric: bool
+    interpolation: float
+    negatives: str
+
+
+class Sweep(BaseModel):
+    """The trials and the best of them."""
+
+    model_config = ConfigDict(frozen=True)
+
+    folder: str
+    """Of this search, relative to the workspace."""
+    best: Recipe
+    best_valid_mrr: float
+    folds: int
+    trials: Table
+    """Rows of `Trial`, in their order."""
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Whether the trials are still there."""
+        return self.trials.is_whole(workspace)
+
+
+class RecipeResult(BaseModel):
+    """A recipe on the test split, once for each seed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    recall_at_1: list[float]
+    mrr: list[float]
+
+    @property
+    def told(self) -> str:
+        """Mean ± standard deviation of Recall@1."""
+        spread = statistics.stdev(self.recall_at_1) if len(self.recall_at_1) > 1 else 0.0
+        return f"{statistics.mean(self.recall_at_1):.3f} ± {spread:.3f}"
+
+
+class RecipeComparison(BaseModel):
+    """Untouched model, the article's recipe and the sweep's choice on the same test split."""
+
+    model_config = ConfigDict(frozen=True)
+
+    videos: int
+    results: list[RecipeResult]
+
+    def is_whole(self, workspace: Workspace) -> bool:
+        """Always: it points to no file."""
+        return True
+
+
+class RecipeTrainer:
+    """One model and one channel on which recipe after recipe is trained from the same start.
+
+    Args:
+        examples: all rows that a recipe may meet; their features are stored once.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        model: ModelReference,
+        text_model: ModelReference | None,
+        examples: Sequence[Example],
+        parameters: TrainParameters,
+        precision: Precision,
+    ) -> None:
+        self.workspace, self.parameters = workspace, parameters
+        self.base = Recipe(training=parameters.training, negatives=parameters.negatives)
+        loaded = load_model(model, workspace)
+        freeze(loaded, parameters.training.trainable)
+        self.head, _ = head_of(workspace, loaded, examples, precision)
+        self.untouched = trainable_parameters(self.head)
+        self.embed = _title_embedder(text_model, examples)
+
+    def with_negatives(
+        self, examples: Sequence[Example], parameters: NegativesParameters
+    ) -> list[Example]:
+        """The rows with negatives mined anew."""
+        pairs = pair_titles(examples, parameters, self.parameters.seed, self.embed)
+        return [
+            row.model_copy(update={"title_neg": pair.title_neg})
+            for row, pair in zip(examples, pairs, strict=True)
+        ]
+
+    def train(
+        self, examples: Sequence[Example], training: TrainingParameters, seed: int
+    ) -> SentenceTransformer:
+        """Train from the untouched weights on the rows of `train`, validate on those of `valid`."""
+        set_parameters(self.head, self.untouched)
+        train, valid = (
+            [row for row in examples if row.split == split] for split in ("train", "valid")
+        )
+        evaluation = self.parameters.evaluation
+        fine_tune(self.head, self.workspace, train, valid, training, evaluation, seed)
+        return self.head
+
+    def measure(
+        self, model: SentenceTransformer, examples: Sequence[Example], split: str
+    ) -> dict[str, float]:
+        """The metrics of a model on one split, by their short names."""
+        rows = [row for row in examples if row.split == split]
+        metrics = RecallEvaluator(self.workspace, rows, split, self.parameters.evaluation)(model)
+        return {name: metrics[article_key(split, name)] for name in DECIDING}
+
+
+def _title_embedder(
+    text_model: ModelReference | None, examples: Sequence[Example]
+) -> Callable[[list[str]], NDArray[np.float32]]:
+    """Looks titles up that were embedded once; without a text model nothing asks for it."""
+    vectors = {}
+    if text_model:
+        titles = list(dict.fromkeys(example.title for example in examples))
+        vectors = dict(zip(titles, embed_titles(load_model(text_model), titles), strict=True))
+    return lambda asked: np.stack([vectors[title] for title in asked])
+
+
+def article_recipe(base: Recipe) -> Recipe:
+    """The article's hyperparameters and last epoch; what is not searched is as in the base."""
+    values = {name: getattr(ARTICLE, name) for name in SEARCHED} | {"keep_best_epoch": False}
+    method = "given" if base.negatives.method == "given" else "least_similar"
+    return Recipe(
+        training=base.training.model_copy(update=values),
+        negatives=base.negatives.model_copy(update={"method": method}),
+    )
+
+
+def compare(
+    trainer: RecipeTrainer, examples: Sequence[Example], best: Recipe, seeds: int
+) -> RecipeComparison:
+    """Train the article's recipe and the best with several seeds each; here test is looked at."""
+    recipes = {"the article's recipe": article_recipe(trainer.base), "the sweep's choice": best}
+    set_parameters(trainer.head, trainer.untouched)
+    untouched = trainer.measure(trainer.head, examples, "test")
+    results = [
+        RecipeResult(name="untouched", recall_at_1=[untouched["Recall@1"]], mrr=[untouched["MRR"]])
+    ]
+    for name, recipe in recipes.items():
+        rows = trainer.with_negatives(examples, recipe.negatives)
+        measured = []
+        for seed in tqdm(range(seeds), desc=f"Seeds of {name}", disable=None):
+            model = trainer.train(rows, recipe.training, trainer.parameters.seed + seed)
+            measured.append(trainer.measure(model, rows, "test"))
+        results.append(
+            RecipeResult(
+                name=name,
+                recall_at_1=[metrics["Recall@1"] for metrics in measured],
+                mrr=[metrics["MRR"] for metrics in measured],
+            )
+        )
+    videos = sum(example.split == "test" for example in examples)
+    return RecipeComparison(videos=videos, results=results)
+
+
+SEARCHED = ("learning_rate", "epochs", "batch_size", "scale", "symmetric", "interpolation")
+"""Of the training parameters; beside them the method of the negatives."""
