@@ -19,8 +19,10 @@ test: $(INSTALLED) ## all tests but the next target's
 	@command -v chromium || command -v google-chrome || $(BIN)/python -m playwright install chromium
 	$(BIN)/python -m pytest -m "not whole" $(SIDE_BY_SIDE)
 
-test-fast: $(INSTALLED) ## most of the method, in a minute: no Prefect server, no browser, nothing slow
-	$(BIN)/python -m pytest -m "not whole and not prefect and not slow" $(SIDE_BY_SIDE)
+METHOD := text names store channel data clip learning reporting use test_house.py test_parameters.py
+test-fast: $(INSTALLED) ## the method alone, in a minute: nothing slow, and nothing that needs Prefect's server
+	$(BIN)/python -m pytest -m "not prefect and not slow and not whole" --numprocesses auto --dist loadfile \
+	  $(addprefix tests/,$(METHOD))
 
 test-whole: $(INSTALLED) ## those that start servers, workers, clusters and what the docs tell to run
 	$(BIN)/python -m pytest -m whole $(SIDE_BY_SIDE)

@@ -27,11 +27,7 @@ from thumbtune.clip.features import add_up, partitions_of
 from thumbtune.clip.models import folder_of, remember_folder
 from thumbtune.clip.towers import Precision
 from thumbtune.data.assignments import assigned_before, keep_assigned
-from thumbtune.data.thumbnails import (
-    DamagedThumbnailError,
-    ThumbnailBatch,
-    remove_damaged,
-)
+from thumbtune.data.thumbnails import DamagedThumbnailError, ThumbnailBatch, remove_damaged
 from thumbtune.flows.command_line import run_script
 from thumbtune.flows.next_steps import next_steps
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each

@@ -17,11 +17,7 @@ from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
 from thumbtune.channel.lookup import identify
-from thumbtune.channel.news import (
-    News,
-    read_channels,
-    with_fresh_list,
-)
+from thumbtune.channel.news import News, read_channels, with_fresh_list
 from thumbtune.channel.registry import Registry
 from thumbtune.errors import UserError
 from thumbtune.flows.command_line import run_script

@@ -16,11 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.promotion import Verdict
-from thumbtune.learning.recipes import (
-    RecipeComparison,
-    Sweep,
-    Trial,
-)
+from thumbtune.learning.recipes import RecipeComparison, Sweep, Trial
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.figures import misses_heading

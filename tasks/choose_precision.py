@@ -8,9 +8,7 @@ from prefect.logging import get_run_logger
 from thumbtune.clip.features import ChosenPrecision, precision_for
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
-from thumbtune.clip.towers import (
-    Precision,
-)
+from thumbtune.clip.towers import Precision
 from thumbtune.data.thumbnails import Example
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace

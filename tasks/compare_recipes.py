@@ -5,15 +5,8 @@ from prefect.logging import get_run_logger
 
 from thumbtune.clip.towers import Precision
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.recipes import (
-    Recipe,
-    RecipeComparison,
-    RecipeTrainer,
-    compare,
-)
-from thumbtune.parameters import (
-    TrainParameters,
-)
+from thumbtune.learning.recipes import Recipe, RecipeComparison, RecipeTrainer, compare
+from thumbtune.parameters import TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import content_key

@@ -6,9 +6,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from thumbtune.clip.features import Encoded, encode_partition
-from thumbtune.clip.towers import (
-    Precision,
-)
+from thumbtune.clip.towers import Precision
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import content_key

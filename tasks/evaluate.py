@@ -30,12 +30,6 @@ def evaluate(
     parameters: EvaluationParameters,
     precision: Precision,
 ) -> Evaluation:
-    """Measure one model on every split of a table of `Example`.
-
-    Args:
-        fragments: of the names of the parameters that were or will be trained; what is frozen
-            has its features stored.
-        precision: of the stored features.
-    """
+    """Measure one model on every split of a table of `Example`; see `evaluate_model`."""
     how = (fragments, parameters, precision)
     return evaluate_model(workspace, model, examples, *how)

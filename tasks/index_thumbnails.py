@@ -6,10 +6,7 @@ from prefect.logging import get_run_logger
 from thumbtune.channel.registry import Version
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.use.indexing import Entry, _read, channel_place, index_channel
-from thumbtune.use.matching import (
-    Matcher,
-    NoModelError,
-)
+from thumbtune.use.matching import Matcher, NoModelError
 
 
 @task(name="index-thumbnails", persist_result=False)

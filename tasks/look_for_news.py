@@ -3,12 +3,7 @@
 from prefect import task
 from prefect.events import emit_event
 
-from thumbtune.channel.news import (
-    EVENT,
-    News,
-    find_news,
-    with_fresh_list,
-)
+from thumbtune.channel.news import EVENT, News, find_news, with_fresh_list
 from thumbtune.channel.registry import Registry
 from thumbtune.parameters import TrainParameters, WatchParameters
 from thumbtune.store.workspace import Workspace

@@ -5,10 +5,7 @@ from prefect.events import emit_event
 
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.learning.evaluation import Evaluation
-from thumbtune.learning.promotion import (
-    Verdict,
-    decide,
-)
+from thumbtune.learning.promotion import Verdict, decide
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 
@@ -24,18 +21,7 @@ def promote(
     champion: Evaluation | None,
     unmeasured: str,
 ) -> Verdict | None:
-    """Make a version the champion if the rule allows.
-
-    A version is decided on once: after a rollback the same model does not come back by itself.
-
-    Args:
-        met: the version that was the champion when it was measured; None if there was none.
-        champion: its measures on the same examples; None if there is none.
-        unmeasured: why there is none, though there is a champion.
-
-    Returns:
-        None if another version is the champion by now, by hand: this one has to meet it first.
-    """
+    """Make a version the champion if the rule allows; the arguments are those of `decide`."""
     how = (workspace, parameters, version, untouched, challenger)
     verdict = decide(*how, met, champion, unmeasured)
     if verdict and verdict.is_new:

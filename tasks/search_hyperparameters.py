@@ -5,10 +5,7 @@ from prefect import task
 from thumbtune.clip.towers import Precision
 from thumbtune.learning.recipes import Sweep
 from thumbtune.learning.sweep import search_recipe
-from thumbtune.parameters import (
-    SearchParameters,
-    TrainParameters,
-)
+from thumbtune.parameters import SearchParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import content_key
@@ -29,10 +26,6 @@ def search_hyperparameters(
     options: SearchParameters,
     precision: Precision,
 ) -> Sweep:
-    """Find the recipe that validates best on a table of `Example`; its test rows are not used.
-
-    The trials are kept on this machine, at `sweeps/<key>/journal`, so a killed search goes on
-    here where it stopped.
-    """
+    """Find the recipe that validates best on a table of `Example`; see `search_recipe`."""
     models = (model, text_model)
     return search_recipe(workspace, *models, examples, parameters, options, precision)

@@ -5,11 +5,7 @@ from prefect import task
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
-from thumbtune.reporting.report import (
-    FunnelStage,
-    Report,
-    write_page,
-)
+from thumbtune.reporting.report import FunnelStage, Report, write_page
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import content_key
 

@@ -4,15 +4,9 @@ import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
 
-from thumbtune.learning.recipes import (
-    RecipeComparison,
-    Sweep,
-    Trial,
-)
+from thumbtune.learning.recipes import RecipeComparison, Sweep, Trial
 from thumbtune.parameters import TrainParameters
-from thumbtune.reporting.figures import (
-    trial_slices,
-)
+from thumbtune.reporting.figures import trial_slices
 from thumbtune.reporting.report import Report
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.caching import content_key

@@ -12,6 +12,7 @@ os.environ["THUMBTUNE_YOUTUBE_BACKOFF_SECONDS"] = "0.01"
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -33,11 +34,12 @@ from s3fs import S3FileSystem
 from tests.prefect_server import Server, running_server
 from tests.s3_server import S3Server
 from tests.server_logs import Logs
-from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer
-from thumbtune.channel.registry import Version
-from thumbtune.store.workspace import Workspace
-from thumbtune.use.matching import Matcher
+
+if TYPE_CHECKING:  # torch takes seconds, in the process that only hands out the tests too
+    from thumbtune.channel.registry import Version
+    from thumbtune.store.workspace import Workspace
+    from thumbtune.use.matching import Matcher
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
 settings.load_profile("untimed")
@@ -182,18 +184,24 @@ def make_httpserver() -> Iterator[HTTPServer]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
+def workspace(tmp_path: Path) -> "Workspace":
+    from thumbtune.store.workspace import Workspace
+
     return Workspace.open(tmp_path / "workspace")
 
 
 @pytest.fixture
-def version(workspace: Workspace) -> Version:
+def version(workspace: "Workspace") -> "Version":
     """A champion that can be used."""
+    from tests.small_channel import add_version
+
     return add_version(workspace)
 
 
 @pytest.fixture
-def matcher(workspace: Workspace, version: Version) -> Matcher:
+def matcher(workspace: "Workspace", version: "Version") -> "Matcher":
+    from thumbtune.use.matching import Matcher
+
     return Matcher.of_version(workspace, version)
 
 

@@ -19,6 +19,12 @@ sys.exit(EntryPoint("", {place!r}, "").load()())
 """
 
 
+def copy_project(folder: Path) -> None:
+    """Copy this working tree, without what git ignores."""
+    patterns = (ROOT / ".gitignore").read_text().replace("/", "").split()
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, *patterns))
+
+
 class Clone:
     """A copy of this working tree; its `.venv` has the packages of the one that runs the tests.
 
@@ -28,8 +34,7 @@ class Clone:
 
     def __init__(self, folder: Path, home: Path, **environment: str) -> None:
         self.folder = folder
-        patterns = (ROOT / ".gitignore").read_text().replace("/", "").split()
-        shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, *patterns))
+        copy_project(folder)
         self._make_environment(folder / ".venv")
         home.mkdir()
         kept = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}

@@ -1,4 +1,4 @@
-"""Every command of README.md, SECURITY.md and docs/ is run, or held to --help.
+"""Every command of README.md, CONTRIBUTING.md, SECURITY.md and docs/ is run, or held to --help.
 
 A fresh copy of the project with an empty home runs, as written, what needs no network. What needs
 a network, a key, a bucket, a cluster or a server of its own is held to `--help`: the program is
@@ -75,6 +75,8 @@ def kind(command: Command) -> str:
             return "help" if has_placeholder else "run"
         case "thumbtune" | "prefect" | "dask" | "ray", [_, *_]:
             return "help"
+        case "python", ["-m", _, *_]:
+            return "help"
         case ("python", [script, *_]) | (script, [_, *_]) if script.endswith(".py"):
             return "help"
     return "unknown"
@@ -112,7 +114,7 @@ def answer(clone: Clone) -> Answer:
     return cache(lambda line, before=ACTIVATED: clone.run(line, before))
 
 
-SUBCOMMANDS = ("match", "search", "index", "models", "rollback", "web")
+SUBCOMMANDS = ("match", "search", "index", "models", "rollback", "web", "deploy")
 SCRIPTS = sorted(
     str(file.relative_to(ROOT))
     for folder in ("benchmarks", "docs", "flows", "sample")
@@ -128,6 +130,8 @@ def help_of(command: Command) -> str:
     if program.endswith(".py"):
         return f"python {program} --help"
     name = Path(program).name
+    if name == "python" and arguments[0] == "-m":
+        return f"python -m {arguments[1]} --help"
     words = [word for word in arguments if not word.startswith("-")]
     if name == "prefect" and words[0] == "deploy":
         words = words[:1]

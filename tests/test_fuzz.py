@@ -27,11 +27,7 @@ from thumbtune.channel.registry import DamagedRecordError, Registry
 from thumbtune.channel.sources.folder.listing import folder_stamp, list_folder
 from thumbtune.channel.sources.youtube import api as client
 from thumbtune.channel.sources.youtube import listing as lists
-from thumbtune.channel.sources.youtube.api import (
-    RetryableYouTubeError,
-    YouTubeError,
-    request_api,
-)
+from thumbtune.channel.sources.youtube.api import RetryableYouTubeError, YouTubeError, request_api
 from thumbtune.channel.sources.youtube.feed import FeedError, newest_videos
 from thumbtune.channel.sources.youtube.listing import find_channel, list_channel
 from thumbtune.clip.features import FeatureStore
@@ -348,6 +344,7 @@ any_json = strange.map(lambda value: json.dumps(value).encode())
 anything = st.binary(max_size=100) | JSON_OF_STRANGERS | any_json
 
 
+@pytest.mark.slow
 @quick
 @given(data=st.data())
 def test_a_damaged_record_of_the_registry_is_an_error_that_names_it(
@@ -407,6 +404,7 @@ def test_a_damaged_index_of_thumbnails_is_no_picture(workspace: Workspace, conte
     assert store._stored("https://i.ytimg.com/a.jpg") is None
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=150)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_one_flipped_bit_of_a_feature_file_is_noticed(
@@ -470,6 +468,7 @@ PARAMETERS = json.loads(TrainParameters(channel="@a").model_dump_json())
 NAMES = st.sampled_from(["cli_args", "self", "model_cls", "_env_file", "cli_cmd_method_name", "é"])
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=40)
 @example(content=b'{"\\ud800": null}')  # half a character, which no terminal can show
 @given(

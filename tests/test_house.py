@@ -93,6 +93,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert list(TopologicalSorter(graph).static_order())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [m for m in HOUSE if part_of(m) in LIBRARY])
 def test_the_method_knows_nothing_of_prefect(module: str) -> None:
     assert not [other for other in imports(module) if other.split(".")[0].startswith("prefect")]

@@ -15,6 +15,8 @@ from thumbtune.channel.registry import Registry
 from thumbtune.flows.train_flow import TrainRun, train
 from thumbtune.store.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 
 @pytest.fixture(params=sorted(FIXTURES.glob("workspace-*.tar.gz")), ids=lambda file: file.name)
 def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:

@@ -164,6 +164,7 @@ def test_the_forms_fields_defaults_and_bounds_are_the_models() -> None:
     assert form["definitions"] == model["$defs"]
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_a_flow_run_checks_bounds_before_it_starts() -> None:
     with pytest.raises(Exception, match=r"training\.epochs: Input should be greater than"):
         train(channel="@a", training={"epochs": 0})

@@ -29,7 +29,7 @@ from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, Settings
 from thumbtune.commands import DEFAULT_WORKSPACE
 from thumbtune.errors import ParametersError, SourceError, problems_of
 from thumbtune.metrics import DECIDING, PRIMARY
-from thumbtune.names.sources import Spelled, source_named, source_names
+from thumbtune.names.sources import Spelled, source_named, source_names, usable_sources
 from thumbtune.store.storage import checked_location
 from thumbtune.text.escaping import for_terminal
 
@@ -409,13 +409,13 @@ class TrainParameters(_Stage):
     def _channel_fits_source(self) -> Self:
         source = _spelled(self.source)
         if not source.channel_is and self.channel is not None:
-            others = [name for name in source_names() if _spelled(name).channel_is]
+            others = [name for name, other in usable_sources().items() if other.channel_is]
             raise ValueError(
                 f"channel={self.channel!r} is given but source is `{self.source}`, which has its "
                 f"own videos. Leave channel out, or set source to {' or '.join(_listed(others))}."
             )
         if source.channel_is and self.channel is None:
-            told = {name: _spelled(name).channel_is for name in source_names()}
+            told = {name: other.channel_is for name, other in usable_sources().items()}
             needs = "; ".join(f"for {name} {what}" for name, what in told.items() if what)
             raise ValueError(
                 f"channel is missing: source `{self.source}` needs one ({needs}). "
@@ -432,7 +432,7 @@ class TrainParameters(_Stage):
     def _given_columns_come_with_the_source(self) -> Self:
         for name, method in (("split", self.split.method), ("negatives", self.negatives.method)):
             if method == "given" and name not in _spelled(self.source).brings:
-                bring = [f"`{each}`" for each in source_names() if name in _spelled(each).brings]
+                bring = [f"`{each}`" for each, it in usable_sources().items() if name in it.brings]
                 raise ValueError(
                     f"{name}.method is `given`, but only source {' or '.join(bring)} brings its "
                     f"own; source is `{self.source}`. Choose another {name}.method."
@@ -441,7 +441,11 @@ class TrainParameters(_Stage):
 
 
 def _spelled(source: str) -> Spelled:
-    spelled: Spelled = source_named(source)
+    """What is known of a source; ValueError if it cannot be loaded, as pydantic wants it."""
+    try:
+        spelled: Spelled = source_named(source)
+    except SourceError as error:
+        raise ValueError(str(error)) from None
     return spelled
 
 

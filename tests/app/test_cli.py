@@ -23,6 +23,8 @@ from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.matching import Matcher
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def registry(workspace: Workspace) -> Registry:
@@ -90,7 +92,6 @@ def test_rollback_makes_a_version_the_champion(registry: Registry, workspace: Wo
     assert (last.champion, last.why) == (2, "I like it")
 
 
-@pytest.mark.slow
 @pytest.mark.compatibility
 def test_match_ranks_titles_and_holds_them_against_the_channel(
     workspace: Workspace, version: Version, image: str
@@ -133,7 +134,6 @@ def test_titles_come_from_a_file_or_from_standard_input_too(
         assert found["titles"][0]["percentile"] is None
 
 
-@pytest.mark.slow
 @pytest.mark.compatibility
 @pytest.mark.usefixtures("version")
 def test_search_finds_the_channels_pictures_by_words_and_by_a_picture(

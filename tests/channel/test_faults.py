@@ -17,11 +17,7 @@ from tests.channel.test_youtube import listing_in_a_run as listing
 from tests.youtube_server import YouTubeServer, error_body, make_video
 from thumbtune.channel.sources.youtube import api as client
 from thumbtune.channel.sources.youtube import listing as lists
-from thumbtune.channel.sources.youtube.api import (
-    RetryableYouTubeError,
-    YouTubeError,
-    request_api,
-)
+from thumbtune.channel.sources.youtube.api import RetryableYouTubeError, YouTubeError, request_api
 from thumbtune.channel.sources.youtube.feed import FeedError, newest_videos
 from thumbtune.store.workspace import Workspace
 

@@ -86,6 +86,7 @@ def test_it_lists_videos_and_counts_what_lacks_something(
     assert problem.endswith("Export again.")
 
 
+@pytest.mark.slow
 def test_the_command_line_offers_it_and_says_what_its_channel_is(
     environment: dict[str, str],
 ) -> None:
@@ -95,6 +96,21 @@ def test_the_command_line_offers_it_and_says_what_its_channel_is(
     done = run(environment, "flows/train_flow.py", "--source", "ours")
     assert done.returncode == 2
     assert "for ours the path of an export" in done.stderr
+
+
+@pytest.mark.slow
+def test_one_that_cannot_be_loaded_says_so_and_leaves_the_others_alone(
+    environment: dict[str, str],
+) -> None:
+    place = Path(environment["PYTHONPATH"]) / "our_videos.py"
+    place.write_text("import a_package_that_is_not_there")
+    done = run(environment, "flows/train_flow.py", "--source", "ours", "--channel", "x")
+    assert done.returncode == 2
+    assert "source: 'ours' cannot be loaded from our_videos:OurVideos" in done.stderr
+    assert "Traceback" not in done.stderr
+    code = "from thumbtune.parameters import TrainParameters as P; P(channel='@x'); P(channel=None)"
+    done = run(environment, "-c", code)
+    assert "for youtube a channel id, @handle or URL; for folder a path; for hub" in done.stderr
 
 
 @pytest.mark.usefixtures("prefect_harness")

@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from tests.forks import FORKS
-from thumbtune.channel.registry import Registry, UnknownVersionError, Version
+from thumbtune.channel.registry import (
+    MissingSourceError,
+    Registry,
+    UnknownVersionError,
+    Version,
+    registries,
+)
 from thumbtune.channel.source import registry_name
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.model_reference import ModelReference, hash_of
@@ -131,6 +137,7 @@ def test_old_versions_lose_their_weights_but_not_their_record(
         registry.roll_back(3, "")
 
 
+@pytest.mark.slow
 def test_weights_are_not_deleted_while_they_are_checked_for_a_rollback(
     registry: Registry, workspace: Workspace
 ) -> None:
@@ -210,6 +217,7 @@ def hold(root: Path, held: Any) -> None:
         time.sleep(600)
 
 
+@pytest.mark.slow
 def test_a_second_run_waits_and_a_killed_one_blocks_nobody(
     registry: Registry, workspace: Workspace
 ) -> None:
@@ -234,3 +242,26 @@ def test_a_second_run_waits_and_a_killed_one_blocks_nobody(
     process.join()
     with Registry(workspace, "youtube", "@other").one_run_at_a_time(told.append):
         assert len(told) == 1
+
+
+def test_a_channel_whose_source_is_not_installed_is_kept_and_leaves_the_others_alone(
+    workspace: Workspace, version: Version
+) -> None:
+    theirs = workspace.root / "registry" / "theirs" / "versions" / "000001.json"
+    theirs.parent.mkdir(parents=True)
+    [own] = (workspace.root / "registry").glob("*/versions/000001.json")
+    record = json.loads(own.read_text())
+    record["parameters"] |= {"source": "elsewhere", "channel": "a channel"}
+    theirs.write_text(json.dumps(record))
+    [registry] = registries(workspace)
+    assert registry.source == version.parameters.source
+    assert registry.remove_old_models(1) == []
+    with pytest.raises(MissingSourceError, match="source 'elsewhere', which is not installed"):
+        named(workspace, "theirs").versions()
+
+
+def named(workspace: Workspace, folder: str) -> Registry:
+    """The registry of a folder, whoever's it is."""
+    registry = Registry(workspace, "sample", None)
+    registry._name = folder
+    return registry

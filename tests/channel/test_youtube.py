@@ -32,11 +32,7 @@ from thumbtune.channel.sources.youtube.api import (
 )
 from thumbtune.channel.sources.youtube.listing import NoVideosError, channel_query
 from thumbtune.channel.sources.youtube.refusals import KEY_MENDS
-from thumbtune.channel.videos import (
-    end_listing,
-    list_videos,
-    none_left,
-)
+from thumbtune.channel.videos import end_listing, list_videos, none_left
 from thumbtune.errors import SourceError
 from thumbtune.parameters import VideosParameters
 from thumbtune.store.workspace import Workspace
@@ -95,6 +91,7 @@ def test_anything_else_is_an_error_that_names_the_field_and_the_mend(channel: st
         channel_query(channel)
 
 
+@pytest.mark.slow
 def test_121_videos_cost_at_most_8_units(workspace: Workspace, youtube: YouTubeServer) -> None:
     youtube.add_channel([make_video(n) for n in range(121)])
     assert len(listing(workspace).videos) == 121
@@ -509,6 +506,7 @@ def as_json_schema(discovery: dict[str, Any], name: str) -> dict[str, Any]:
     return {"$ref": f"#/$defs/{name}", "$defs": json.loads(text)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("endpoint", "params", "schema"),
     [

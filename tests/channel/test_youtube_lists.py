@@ -23,11 +23,7 @@ from thumbtune.channel.sources.youtube.api import (
     YouTubeError,
     request_api,
 )
-from thumbtune.channel.sources.youtube.listing import (
-    NoVideosError,
-    find_channel,
-    list_channel,
-)
+from thumbtune.channel.sources.youtube.listing import NoVideosError, find_channel, list_channel
 from thumbtune.channel.sources.youtube.unfinished import ListCalls, close_listing
 from thumbtune.errors import SourceError
 from thumbtune.flows.train_flow import collect
@@ -106,6 +102,7 @@ BEHIND_A_TOKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BEHIND_A_TOKEN)
 def test_what_fails_behind_a_page_token_begins_the_list_anew(
     runs: Runs, youtube: YouTubeServer, fault: str
@@ -119,6 +116,7 @@ def test_what_fails_behind_a_page_token_begins_the_list_anew(
     assert any("page 3 of the list cannot be read" in text for text in runs.told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", BEHIND_A_TOKEN)
 def test_what_fails_there_twice_names_the_page_and_the_next_run_begins_anew(
     runs: Runs, youtube: YouTubeServer, fault: str
@@ -274,6 +272,7 @@ anything = st.tuples(st.integers(-1, 9), st.integers(0, 3), st.integers(0, 3))
 uploads_only = st.tuples(st.integers(-1, 9), st.integers(0, 2), st.just(0))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     size=st.sampled_from([0, 1, 5, 6, 9, 11, 12, 14]),
@@ -321,6 +320,7 @@ def test_a_finished_list_has_each_video_that_was_there_all_the_time(
 statuses = st.sampled_from([None, None, None, 400, 403, 404, 409, 500])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(faults=st.lists(statuses, max_size=30))
 def test_whatever_fails_a_run_makes_a_bounded_number_of_calls(
@@ -436,6 +436,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD)
 @pytest.mark.parametrize("alone", [False, True])
 def test_an_odd_item_leaves_out_that_video_by_its_id_and_no_other(
@@ -490,6 +491,7 @@ ODD_IN_A_LIST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ODD_IN_A_LIST)
 @pytest.mark.parametrize("alone", [False, True])
 def test_an_odd_item_of_a_list_is_counted(

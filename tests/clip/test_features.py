@@ -110,6 +110,7 @@ def test_features_give_the_weights_and_metrics_of_the_full_forward_of_a_vit_b_32
     assert_equal_training(workspace, examples[18:34], ["projection"], epochs=2, clip=clip)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", ["vision_model", "text_model"])
 def test_one_tower_trains_whole_while_the_other_is_run_once(
     workspace: Workspace, examples: list[Example], tower: str
@@ -177,6 +178,7 @@ def chosen_where_bfloat16_gives(
     return precision_for(workspace, model, trial, "bfloat16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "chosen"), [(0.1, "float32"), (0.01, "bfloat16")])
 @pytest.mark.parametrize("seed", range(5))
 def test_bfloat16_is_refused_where_it_adds_noise_that_matters(
@@ -234,6 +236,7 @@ def test_only_what_is_new_is_encoded(workspace: Workspace, examples: list[Exampl
     assert encode(workspace, rows) == (0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1000, 13])
 def test_partitions_encode_each_picture_and_title_once(
     workspace: Workspace, examples: list[Example], size: int
@@ -277,6 +280,7 @@ def test_the_fine_tuned_model_shares_the_features(
     assert evaluator(reader) == pytest.approx(evaluator(saved))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [20, -20])  # in the header, in the numbers
 def test_a_damaged_feature_file_is_encoded_again(
     workspace: Workspace, examples: list[Example], place: int
@@ -342,6 +346,7 @@ def test_a_file_cut_short_or_half_written_is_no_feature(workspace: Workspace) ->
     assert store.read(["a"]) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "field", "value"),
     [

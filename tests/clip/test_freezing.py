@@ -84,6 +84,7 @@ def test_a_typo_is_told_what_may_be_meant_and_the_kinds_of_layers_of_which_there
     assert len(textwrap.wrap(said, 80)) <= 13
 
 
+@pytest.mark.slow
 def test_nothing_is_suggested_where_nothing_is_near(vit_l_14: CLIPModel) -> None:
     with pytest.raises(NothingMatchesError, match=r"contains 'xyzzy'\. The layers"):
         freeze(vit_l_14, ["xyzzy"])

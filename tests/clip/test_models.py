@@ -28,6 +28,8 @@ from thumbtune.clip.models import (
 from thumbtune.sample import MODEL
 from thumbtune.store.model_reference import hash_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
@@ -218,7 +220,6 @@ def without_network(hub: HubServer, home: Path, online: dict[str, Any]) -> dict[
     return ask(hub, home, *known_and_unknown(hub), HF_ENDPOINT="http://127.0.0.1:9")
 
 
-@pytest.mark.slow
 def test_a_hub_model_is_identified_by_its_commit(hub: HubServer, online: dict[str, Any]) -> None:
     assert online["clip"]["fingerprint"] == hub.repositories["model", "owner/clip"].head
 
@@ -231,7 +232,6 @@ def test_a_hub_model_that_another_machine_resolved_is_had_here_at_its_commit(
     assert load_clip(find_model(online["at a commit"]["path"])).supports("image")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("when", ["offline", "without_network"])
 def test_the_commit_that_is_meant_is_had_or_told_when_the_hub_cannot_be_asked(
     hub: HubServer, request: pytest.FixtureRequest, when: str
@@ -243,7 +243,6 @@ def test_the_commit_that_is_meant_is_had_or_told_when_the_hub_cannot_be_asked(
     assert f"model: owner/moved at commit {'0' * 40} is not in" in answers["at another commit"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_file_of_the_hub_that_was_damaged_in_the_cache_is_downloaded_again(
     hub: HubServer, tmp_path: Path, name: str

@@ -63,6 +63,7 @@ class Meanwhile(Stages):
         return super().run(*args, **options)
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_of_two_runs_at_once_the_first_assignment_holds_and_the_second_reads_it(
     workspace: Workspace, registry: Registry, parameters: TrainParameters
 ) -> None:

@@ -38,6 +38,7 @@ def articles_negatives(vectors: Embeddings) -> list[int]:
     return taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [2, 3, 76, 1500])
 def test_least_similar_is_the_articles_permutation_where_that_has_no_title_as_its_own_negative(
     rows: int,

@@ -366,6 +366,7 @@ def test_quality_high_is_the_articles_480x360(
     assert [request.path for request, _ in httpserver.log] == ["/high.jpg"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_a_passing_error_is_retried(
     httpserver: HTTPServer, get: Callable[..., Thumbnail], status: int

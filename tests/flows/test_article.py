@@ -28,6 +28,8 @@ from thumbtune.learning.evaluation import Prediction
 from thumbtune.parameters import TrainParameters, parse_command_line
 from thumbtune.store.workspace import Table, Workspace
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 ROOT = Path(__file__).parents[2]
 EPOCHS, RATE = 4, 0.003  # the article's 2 and 1e-4 do not move the ranks of so tiny a CLIP
 WORDS = "robot garden violin engine puzzle whale bridge candle jungle pepper zebra quartz"

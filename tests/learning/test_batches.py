@@ -9,11 +9,12 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 from tests.small_channel import make_examples
 from thumbtune.clip.freezing import freeze
 from thumbtune.learning.batches import DistinctBatches, EqualShares, with_filler
-from thumbtune.learning.training import MultipleNegativesRankingLoss, fine_tune
+from thumbtune.learning.training import fine_tune
 from thumbtune.parameters import EvaluationParameters, TrainingParameters
 from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Workspace
@@ -53,6 +54,7 @@ def values(rows: Rows, batch: list[int]) -> list[str]:
     return [value for row in own for value in row]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows=any_rows, size=st.integers(2, 20), seed=st.integers(0, 99), epoch=st.integers(0, 9))
 def test_each_epoch_has_every_row_once_in_as_many_batches_as_told_and_none_has_a_value_twice(
@@ -82,6 +84,7 @@ def test_one_negative_of_many_rows_does_not_leave_the_others_in_batches_of_one()
     assert sorted(map(len, batches(rows, 16))) == [4] * 20
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows=any_rows, share=st.integers(1, 5), processes=st.integers(2, 4))
 def test_shares_of_several_processes_are_equal_and_hold_what_one_process_draws(
@@ -98,6 +101,7 @@ def test_shares_of_several_processes_are_equal_and_hold_what_one_process_draws(
     assert dataset(rows, filled=True)["label"][:] == [1] * len(rows) + [0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [16, 32, 64])
 @pytest.mark.parametrize("which", ["no_duplicates", "plain"])
 def test_every_row_reaches_the_loss_once_an_epoch(

@@ -21,6 +21,8 @@ from thumbtune.parameters import EvaluationParameters
 from thumbtune.store.model_reference import hash_of
 from thumbtune.store.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("prefect_harness")
+
 LAST_LAYERS = ["projection", "vision_model.encoder.layers.0", "text_model.encoder.layers.0"]
 
 

@@ -10,13 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binomtest, t
 
-from thumbtune.learning.intervals import (
-    Interval,
-    mean_interval,
-    paired_interval,
-    share_interval,
-)
-from thumbtune.learning.promotion import STEPS
+from thumbtune.learning.intervals import Interval, mean_interval, paired_interval, share_interval
+from thumbtune.metrics import described
 
 TRIALS = 3000
 LEAST = 0.935
@@ -40,6 +35,7 @@ def covered(interval: Callable[[Values], Interval], trials: list[Values], truth:
     return float(np.mean(inside))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("videos", [11, 40])
 @pytest.mark.parametrize("model", MODELS)
 def test_the_intervals_of_a_model_cover_what_it_would_do_on_all_videos(
@@ -56,6 +52,7 @@ def test_the_intervals_of_a_model_cover_what_it_would_do_on_all_videos(
         assert covered(share_interval, [ranks <= k for ranks in trials], share) >= LEAST_OF_SHARES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("videos", [11, 40])
 @pytest.mark.parametrize("moved", [0.0, 0.05, 0.3, 1.0])
 def test_the_intervals_of_a_difference_cover_it(videos: int, moved: float) -> None:
@@ -74,7 +71,7 @@ def test_the_intervals_of_a_difference_cover_it(videos: int, moved: float) -> No
         differences["MRR"].append(1 / ours - 1 / theirs)
         differences["Recall@1"].append((ours <= 1).astype(float) - (theirs <= 1))
     for metric, truth in truths.items():
-        interval = partial(paired_interval, step=STEPS[metric])
+        interval = partial(paired_interval, step=described(metric).metric.step)
         assert covered(interval, differences[metric], truth) >= LEAST
 
 

@@ -20,23 +20,16 @@ from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.sweep_flow import SweepRun, main, sweep
 from thumbtune.flows.train_flow import train
-from thumbtune.learning.recipes import (
-    RecipeTrainer,
-    Sweep,
-    Trial,
-)
-from thumbtune.learning.sweep import (
-    FOLDS,
-    folds_for,
-    folds_of,
-    suggest,
-)
+from thumbtune.learning.recipes import RecipeTrainer, Sweep, Trial
+from thumbtune.learning.sweep import FOLDS, folds_for, folds_of, suggest
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters
 from thumbtune.parameters import SearchParameters, TrainParameters, parse_command_line
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.search_hyperparameters import search_hyperparameters
+
+pytestmark = pytest.mark.usefixtures("prefect_harness")
 
 
 @pytest.fixture(scope="module")

@@ -20,11 +20,7 @@ from thumbtune.data.splits import divide_videos
 from thumbtune.data.thumbnails import Example, ThumbnailStore, examples_of
 from thumbtune.learning.columns import training_dataset
 from thumbtune.learning.evaluation import NotFiniteError, RecallEvaluator, embed_titles
-from thumbtune.learning.job import (
-    TrainingJob,
-    save,
-    train,
-)
+from thumbtune.learning.job import TrainingJob, save, train
 from thumbtune.learning.loss import ranking_loss
 from thumbtune.learning.trained_model import LossPoint
 from thumbtune.learning.training import fine_tune
@@ -95,6 +91,7 @@ def test_the_untouched_sample_model_is_above_chance_and_fine_tuning_helps_for_ea
         assert recall_at_1(shared, run(shared, seed, epochs=5)[0], "test") > untouched + 0.15
 
 
+@pytest.mark.slow
 def test_a_training_looks_for_no_examples_for_a_card_that_we_write(
     shared: tuple[Workspace, Splits], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -110,6 +107,7 @@ def test_only_the_projections_change(shared: tuple[Workspace, Splits]) -> None:
     assert [name.split(".")[-2] for name in changed] == ["visual_projection", "text_projection"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     shared: tuple[Workspace, Splits],
 ) -> None:
@@ -121,6 +119,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not torch.equal(weights(1), weights(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_clip_stored_in_half_precision_trains_as_the_same_weights_in_float32(
     workspace: Workspace, tmp_path: Path, dtype: torch.dtype
@@ -154,6 +153,7 @@ def test_a_clip_stored_in_half_precision_trains_as_the_same_weights_in_float32(
     assert torch.norm(ours - expected) < 1e-4 * moved  # it sums in another order at times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", [1.0, 0.3])
 def test_the_epoch_of_the_best_validation_mrr_is_kept_and_it_is_that_of_the_kept_weights(
     shared: tuple[Workspace, Splits], interpolation: float
@@ -171,6 +171,7 @@ def valid_mrr(shared: tuple[Workspace, Splits], model: SentenceTransformer) -> f
     return evaluator(model)["yt-title-thumbnail-valid_MRR"]
 
 
+@pytest.mark.slow
 def test_the_curve_is_that_of_the_weights_that_each_epoch_would_keep(
     shared: tuple[Workspace, Splits],
 ) -> None:
@@ -190,6 +191,7 @@ def projection(model: SentenceTransformer) -> torch.Tensor:
     return next(v.cpu() for name, v in model.named_parameters() if "text_projection" in name)
 
 
+@pytest.mark.slow
 def test_interpolation_keeps_a_share_of_the_trained_weights(
     shared: tuple[Workspace, Splits],
 ) -> None:

@@ -29,6 +29,8 @@ from thumbtune.store.model_reference import ModelReference, hash_of
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.publish import publish
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB_CLIP = ModelReference(
     name="sentence-transformers/clip-ViT-L-14",

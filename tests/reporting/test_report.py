@@ -203,6 +203,7 @@ NASTY = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(title=NASTY | st.text(), chosen=NASTY | st.text())
 def test_any_title_is_shown_as_text_and_breaks_neither_page_nor_picture(
@@ -277,11 +278,13 @@ def test_the_sheet_stays_below_a_megabyte_however_busy_its_pictures(workspace: W
     assert len(miss_sheet(workspace, misses)) < 1_000_000
 
 
+@pytest.mark.slow
 def test_the_curve_shows_which_epoch_was_kept() -> None:
     assert opened(loss_curve(HISTORY, 2)).size == (1280, 512)
     assert loss_curve(HISTORY, 1) != loss_curve(HISTORY, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "history",
     [[], [LossPoint(epoch=1, train_loss=1.0)], [LossPoint(epoch=1, train_loss=float("nan"))]],
@@ -291,6 +294,7 @@ def test_the_curve_is_drawn_however_short_or_broken_the_training(history: list[L
     assert opened(loss_curve(history, 0)).size == (1280, 512)
 
 
+@pytest.mark.slow
 def test_curves_drawn_in_threads_do_not_mix() -> None:
     epochs = [1, 2] * 6
     alone = {epoch: loss_curve(HISTORY, epoch) for epoch in (1, 2)}

@@ -35,6 +35,8 @@ from thumbtune.use.champion import open_champion
 from thumbtune.use.indexing import Entry, channel_place, index_channel, open_index, search_words
 from thumbtune.use.matching import Matcher, NoModelError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 GoElsewhere = Callable[[], Path]

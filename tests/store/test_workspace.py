@@ -48,6 +48,7 @@ def anywhere(request: pytest.FixtureRequest) -> Workspace:
     return Workspace.open(make_location(request, request.param))
 
 
+@pytest.mark.slow
 def test_a_table_comes_back_as_it_was(anywhere: Workspace) -> None:
     table = anywhere.write_table("rows", ROWS, dropped={"bad": 3})
     assert anywhere.read_table(table, Row) == ROWS
@@ -173,6 +174,7 @@ def test_what_killed_runs_left_half_written_is_removed_after_a_day(
     assert table.is_whole(workspace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["../there.jsonl", "/etc/passwd", "rows/../../there.jsonl", ""])
 def test_a_stored_path_does_not_lead_out_of_the_workspace(anywhere: Workspace, path: str) -> None:
     anywhere.root.mkdir(parents=True, exist_ok=True)

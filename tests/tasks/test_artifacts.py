@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -63,6 +64,7 @@ def picture_in(markdown: str) -> Image.Image:
         return image
 
 
+@pytest.mark.usefixtures("prefect_harness")
 def test_every_run_posts_its_tables_and_pictures_also_from_the_cache(workspace: Workspace) -> None:
     arguments = stored(workspace, ["A <script> | title", "日本語 🔥"])
     first, cached_first = posting(*arguments)

@@ -189,6 +189,7 @@ def test_a_message_to_the_webhook_mentions_nobody_and_has_no_link(told: Webhook)
     assert (failed["event"], failed["flow_run"]) == ("train.failed", "1")
 
 
+@pytest.mark.slow
 def test_cards_show_names_and_reasons_as_text() -> None:
     model = ModelReference(name="m", path="/m", fingerprint="f")
     figures = (trained(Path("/m")), evaluation(model, 0.5), evaluation(model, 0.75))

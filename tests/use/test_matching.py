@@ -42,6 +42,7 @@ def cosines(path: str, images: list[Image.Image], titles: list[str]) -> np.ndarr
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("untouched", [False, True])
 def test_a_title_is_held_against_the_untrained_pairs_and_all_titles_of_the_channel(
     workspace: Workspace, version: Version, examples: list[Example], untouched: bool
@@ -66,6 +67,7 @@ def test_a_title_is_held_against_the_untrained_pairs_and_all_titles_of_the_chann
             assert (fit.rank, fit.of) == (1 + (own[row] >= cosine).sum(), 40)
 
 
+@pytest.mark.slow
 def test_a_title_of_the_channel_does_not_compete_with_itself(
     workspace: Workspace, matcher: Matcher, examples: list[Example]
 ) -> None:
@@ -75,6 +77,7 @@ def test_a_title_of_the_channel_does_not_compete_with_itself(
     assert {fit.of for fit in fits} == {39}
 
 
+@pytest.mark.slow
 def test_a_title_of_the_channel_in_another_spelling_does_not_compete_with_itself(
     workspace: Workspace, matcher: Matcher, examples: list[Example]
 ) -> None:
@@ -110,6 +113,7 @@ def test_opening_a_version_runs_no_tower_whose_features_are_stored(
     assert before == stored() != set()
 
 
+@pytest.mark.slow
 def test_a_damaged_feature_is_made_again(workspace: Workspace, version: Version) -> None:
     before = Matcher.of_version(workspace, version).typical
     for file in (workspace.root / "features").glob("*/*.safetensors"):
@@ -173,6 +177,7 @@ def test_any_model_matches_but_has_no_channel_to_hold_against() -> None:
     assert (fit.percentile, fit.rank, fit.of, matcher.typical) == (None, None, None, None)
 
 
+@pytest.mark.slow
 def test_the_only_channel_of_a_workspace_need_not_be_named(
     workspace: Workspace, version: Version
 ) -> None:
@@ -303,6 +308,7 @@ def test_without_any_of_the_channels_pictures_one_sentence_tells_the_mend(
         index_channel(workspace, version, any_model)
 
 
+@pytest.mark.slow
 def test_features_that_are_stored_need_no_picture(
     workspace: Workspace, version: Version, examples: list[Example]
 ) -> None:

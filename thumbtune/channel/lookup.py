@@ -5,9 +5,7 @@ import logging
 from thumbtune.channel.identity import identify_here
 from thumbtune.channel.registry import Registry
 from thumbtune.channel.source import Identity, Request, source_of
-from thumbtune.channel.sources.youtube.api import (
-    request_api,
-)
+from thumbtune.channel.sources.youtube.api import request_api
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 

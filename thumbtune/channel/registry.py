@@ -22,12 +22,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from thumbtune.channel.identity import identify_here, recorded_channel
 from thumbtune.channel.source import Identity
-from thumbtune.commands import (
-    DEFAULT_WORKSPACE,
-    channel_options,
-    train_command,
-    workspace_options,
-)
+from thumbtune.commands import DEFAULT_WORKSPACE, channel_options, train_command, workspace_options
 from thumbtune.errors import UserError
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.model_reference import ModelReference
@@ -79,6 +74,10 @@ class Seen(BaseModel):
 
 class DamagedRecordError(UserError, ValueError):
     """A record cannot be read; the message names the file and the mend."""
+
+
+class MissingSourceError(DamagedRecordError):
+    """A record is of a source that another package brings, which is not installed."""
 
 
 class UnknownVersionError(UserError, ValueError):
@@ -417,7 +416,10 @@ def registries(workspace: Workspace) -> list[Registry]:
     found: list[Identity] = []
     registries = []
     for name in workspace.names("registry"):
-        identity = _identity_of(workspace, name)
+        try:
+            identity = _identity_of(workspace, name)
+        except MissingSourceError:  # a channel that can only be used where its source is
+            continue
         if identity and not any(identity.is_same(other) for other in found):
             found.append(identity)
             asked = _first_version(workspace, name).parameters.channel
@@ -583,6 +585,11 @@ def _read(workspace: Workspace, path: str, record: type[Record], again: bool = T
             return _read(workspace, path, record, again=False)
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"]))
+        if field == "parameters.source":
+            raise MissingSourceError(
+                f"The record {workspace}/{path} is of the source {problem['input']!r}, which is "
+                "not installed here. Install the package that brings it; nothing is lost."
+            ) from None
         raise DamagedRecordError(
             f"The record {workspace}/{path} is damaged ({f'{field}: ' if field else ''}"
             f"{problem['msg']}). Restore it from a backup; if there is none, delete it, and its "

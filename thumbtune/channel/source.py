@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Protocol
@@ -82,6 +83,7 @@ class Source(Protocol):
     otherwise: ClassVar[str] = "Choose another channel."
     """What to do where no reason has a mend."""
 
+    @abstractmethod
     def list_videos(
         self, workspace: Workspace, channel: str, parameters: VideosParameters, request: Request
     ) -> Listing:

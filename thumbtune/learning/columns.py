@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from datasets import Dataset
-from sentence_transformers.util.distributed import (
-    get_world_size,
-)
+from sentence_transformers.util.distributed import get_world_size
 
 from thumbtune.clip.features import image_key, title_key
 from thumbtune.data.thumbnails import Example, load_image

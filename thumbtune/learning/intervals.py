@@ -27,7 +27,8 @@ def mean_interval(values: NDArray[np.float64]) -> Interval:
     with_a_hit = np.append(values, 1.0)
     mean, spread = float(with_a_hit.mean()), float(with_a_hit.var(ddof=1))
     as_many = mean * (1 - mean) / spread if spread else 1.0  # all first
-    return _wilson(mean, as_many * len(values), _student(len(values)))
+    low, high = _wilson(mean, as_many * len(values), _student(len(values)))
+    return min(low, float(values.mean())), high  # the hit may have moved it past what was measured
 
 
 def paired_interval(differences: NDArray[np.float64], step: float) -> Interval:

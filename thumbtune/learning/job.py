@@ -9,13 +9,8 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from sentence_transformers import (
-    SentenceTransformer,
-)
-from sentence_transformers.util.distributed import (
-    get_rank,
-    get_world_size,
-)
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util.distributed import get_rank, get_world_size
 from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 

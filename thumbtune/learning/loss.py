@@ -1,14 +1,8 @@
 """The loss: multiple negatives ranking."""
 
-from sentence_transformers import (
-    SentenceTransformer,
-)
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.util.distributed import (
-    all_gather,
-    all_gather_with_grad,
-    get_world_size,
-)
+from sentence_transformers.util.distributed import all_gather, all_gather_with_grad, get_world_size
 from torch import Tensor
 
 from thumbtune.parameters import TrainingParameters

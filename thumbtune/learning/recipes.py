@@ -21,11 +21,7 @@ from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_ti
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
 from thumbtune.metrics import DECIDING
-from thumbtune.parameters import (
-    NegativesParameters,
-    TrainingParameters,
-    TrainParameters,
-)
+from thumbtune.parameters import NegativesParameters, TrainingParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 

@@ -15,11 +15,7 @@ from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import NotFiniteError
 from thumbtune.learning.recipes import SEARCHED, Recipe, RecipeTrainer, Sweep, Trial, article_recipe
 from thumbtune.metrics import PRIMARY
-from thumbtune.parameters import (
-    NegativesParameters,
-    SearchParameters,
-    TrainParameters,
-)
+from thumbtune.parameters import NegativesParameters, SearchParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace, fingerprint
 from thumbtune.text.titles import number_titles

@@ -12,9 +12,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.util.distributed import (
-    get_world_size,
-)
+from sentence_transformers.util.distributed import get_world_size
 from transformers import PrinterCallback, TrainerCallback
 
 from thumbtune.clip.features import reads_features

@@ -5,6 +5,7 @@ CONTRIBUTING.md.
 """
 
 from collections.abc import Collection
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -50,12 +51,28 @@ def source_named(name: str) -> Any:
     """The source of a name: a `thumbtune.channel.source.Source`.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is none, or the package that brings it cannot be loaded.
     """
     if place := OURS.get(name):
         module, _, kind = place.partition(":")
         return getattr(import_module(module), kind)()
-    return _registered(name).load()()
+    entry = _registered(name)
+    try:
+        return entry.load()()
+    except Exception as error:  # whatever a stranger's code raises
+        raise SourceError(
+            f"source: {name!r} cannot be loaded from {entry.value} ({type(error).__name__}: "
+            f"{error}). Mend or remove the package that brings it."
+        ) from error
+
+
+def usable_sources() -> dict[str, Spelled]:
+    """Name → source, of all that can be loaded."""
+    found: dict[str, Spelled] = {}
+    for name in source_names():
+        with suppress(SourceError):
+            found[name] = source_named(name)
+    return found
 
 
 def _registered(name: str) -> EntryPoint:

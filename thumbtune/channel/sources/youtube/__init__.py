@@ -10,11 +10,7 @@ from typing import Any
 
 from thumbtune.channel.listing import Listing
 from thumbtune.channel.source import Identity, Params, ReadSecret, Request, Source, Tell
-from thumbtune.channel.sources.youtube.channels import (
-    channel_name,
-    forget_channel,
-    known_identity,
-)
+from thumbtune.channel.sources.youtube.channels import channel_name, forget_channel, known_identity
 from thumbtune.channel.sources.youtube.refusals import NO_PUBLIC_VIDEOS
 from thumbtune.names.channel_name import read_channel_name
 from thumbtune.parameters import TrainParameters, VideosParameters

@@ -18,9 +18,7 @@ from thumbtune.channel.downloads import TooLargeError, TooSlowError, read_body
 from thumbtune.channel.quota import spend
 from thumbtune.channel.secrets import read_secret
 from thumbtune.channel.source import Params
-from thumbtune.channel.sources.youtube.answers import (
-    problem_of,
-)
+from thumbtune.channel.sources.youtube.answers import problem_of
 from thumbtune.channel.sources.youtube.refusals import read_refusal
 from thumbtune.errors import SourceError, UserError
 from thumbtune.store.workspace import Workspace, checksum, fingerprint

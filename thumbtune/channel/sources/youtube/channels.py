@@ -10,12 +10,7 @@ from typing import TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from thumbtune.channel.source import Identity
-from thumbtune.names.channel_name import (
-    ChannelName,
-    ChannelNameError,
-    folded,
-    read_channel_name,
-)
+from thumbtune.names.channel_name import ChannelName, ChannelNameError, folded, read_channel_name
 from thumbtune.store.workspace import Workspace, fingerprint
 
 KEPT_FOR = timedelta(days=14)

@@ -7,12 +7,7 @@ from typing import Any
 from pydantic import AwareDatetime, BaseModel
 
 from thumbtune.channel.source import Params
-from thumbtune.channel.sources.youtube.api import (
-    QUOTA_UNITS,
-    Ask,
-    Origin,
-    origin_of,
-)
+from thumbtune.channel.sources.youtube.api import QUOTA_UNITS, Ask, Origin, origin_of
 from thumbtune.store.workspace import Workspace, fingerprint
 
 RESUMABLE = timedelta(hours=48)  # a list that was begun longer ago is begun again
