@@ -114,10 +114,11 @@ class VideosParameters(_Stage):
 class SplitParameters(_Stage):
     """How videos are divided into train, valid and test."""
 
-    method: Literal["hash", "shuffle", "given"] = Field(
+    method: Literal["hash", "time", "shuffle", "given"] = Field(
         "hash",
-        description="`hash`: a video keeps its split as the channel grows; `shuffle`: the "
-        "article's seeded shuffle; `given`: the splits that a hub dataset came with.",
+        description="`hash`: a video keeps its split as the channel grows; `time`: the newest "
+        "videos are test, the oldest train; `shuffle`: the article's seeded shuffle; `given`: the "
+        "splits that a hub dataset came with.",
     )
     train: float = Field(0.7, gt=0, lt=1, description="Share of the videos to train on, 0 to 1.")
     valid: float = Field(
@@ -298,11 +299,17 @@ class PromotionParameters(_Stage):
     metric: DecidingMetric = Field(
         PRIMARY, description="What is compared, from thumbnail to title, on the current test split."
     )
-    rule: Literal["not_worse", "higher", "better"] = Field(
-        "not_worse",
-        description="Against the champion and the untouched model: `not_worse`: the 95 % interval "
-        "of the difference reaches zero; `higher`: the metric is at least as high; `better`: the "
-        "whole interval is above zero.",
+    rule: Literal["higher", "better", "not_worse"] = Field(
+        "higher",
+        description="Against the champion and the untouched model: `higher`: the metric is below "
+        "neither; `better`: the whole 95 % interval of the difference is above zero; `not_worse`: "
+        "the whole interval is above minus promotion.margin.",
+    )
+    margin: float = Field(
+        0.05,
+        gt=0,
+        lt=1,
+        description="By so much the metric may be lower by the rule `not_worse`, at most.",
     )
     keep_models: Annotated[int, CHANGES_NOTHING] = Field(
         5,

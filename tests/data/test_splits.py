@@ -1,5 +1,6 @@
 """How videos are divided into train, valid and test."""
 
+from collections import Counter
 from datetime import date, timedelta
 from hashlib import sha256
 from random import Random
@@ -15,11 +16,13 @@ from thumbtune.data.splits import (
     SplitsNotGivenError,
     SplitTooSmallError,
     SplitVideo,
+    UndatedVideosError,
     divide_videos,
     hash_splits,
     leakage,
     seen_in_train,
     shuffled_splits,
+    time_splits,
 )
 from thumbtune.parameters import SplitParameters
 from thumbtune.text.titles import same_title
@@ -62,6 +65,36 @@ def test_hash_keeps_a_videos_split_as_the_channel_grows(old: list[str], new: lis
 def test_hash_keeps_equal_titles_together(names: list[str]) -> None:
     splits = hash_splits([video(n, title) for n, title in enumerate(names)], 0.5, 0.25)
     assert len({*zip(names, splits, strict=True)}) == len(set(names))
+
+
+@given(names=st.lists(titles, min_size=4), order=st.randoms(use_true_random=False))
+def test_time_makes_the_newest_titles_test_and_keeps_equal_ones_together(
+    names: list[str], order: Random
+) -> None:
+    channel = [
+        video(n, title, published=f"2024-01-01T00:{n // 60:02d}:{n % 60:02d}Z")
+        for n, title in enumerate(names)
+    ]
+    oldest = {name: names.index(name) for name in names}
+    order.shuffle(channel)
+    splits = time_splits(channel, 0.5, 0.25)
+    found = dict(zip((each.title for each in channel), splits, strict=True))
+    assert len({*zip((each.title for each in channel), splits, strict=True)}) == len(found)
+    by_age = [found[name] for name in sorted(found, key=oldest.__getitem__)]
+    assert by_age == sorted(by_age, key=("train", "valid", "test").index)
+    assert by_age[0] == "train"
+
+
+def test_time_gives_the_shares_that_are_asked_for() -> None:
+    channel = [video(n, published=f"2024-01-01T00:{n // 60:02d}:{n % 60:02d}Z") for n in range(100)]
+    assert Counter(time_splits(channel, 0.7, 0.15)) == {"train": 70, "valid": 15, "test": 15}
+
+
+def test_time_needs_dates() -> None:
+    channel = [video(n) for n in range(9)]
+    channel[3] = channel[3].model_copy(update={"published_at": None})
+    with pytest.raises(UndatedVideosError, match=r"1 of 9 videos have no date\. Choose split\."):
+        time_splits(channel, 0.7, 0.15)
 
 
 spelled = st.sampled_from(["A robot", "a ROBOT", "A\u200b robot ", "Ａ robot", "é", "E\u0301", "b"])

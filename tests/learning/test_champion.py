@@ -157,12 +157,10 @@ def test_a_new_model_that_is_no_better_leaves_a_broken_champion_in_its_place(
         assert "not compared with the champion" in verdict.why
 
 
-def test_an_unchanged_model_is_in_use_and_not_called_promoted(
+def test_an_unchanged_model_is_kept_as_it_was_and_not_promoted(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
     nothing = {"training": {"learning_rate": 1e-12}, "workspace": tmp_path / "empty"}
     verdict = train_another(options, **nothing)
-    assert (verdict.version, verdict.champion) == (1, 1)
-    assert verdict.why.startswith(
-        "in use by the rule `not_worse`, though no different from the untouched model: MRR "
-    )
+    assert (verdict.version, verdict.champion, verdict.promoted) == (1, None, False)
+    assert verdict.why == "kept as it was: the same model as the untouched model"

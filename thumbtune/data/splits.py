@@ -42,6 +42,10 @@ class SplitTooSmallError(UserError, ValueError):
     """A split has too few videos to train or measure on."""
 
 
+class UndatedVideosError(UserError, ValueError):
+    """Videos that are to be split by time have no date."""
+
+
 class SplitsNotGivenError(UserError, ValueError):
     """The videos did not come with the splits that `split.method` given needs."""
 
@@ -60,6 +64,7 @@ def divide_videos(
     Raises:
         SplitTooSmallError: a split has fewer than `parameters.min_rows` videos.
         SplitsNotGivenError: the method is `given`, and a video or a split is missing.
+        UndatedVideosError: the method is `time`, and a video has no date.
     """
     match parameters.method:
         case "hash":
@@ -68,6 +73,8 @@ def divide_videos(
             splits = shuffled_splits(len(videos), parameters.train, parameters.valid, seed)
         case "given":
             splits = given_splits(videos)
+        case "time":
+            splits = time_splits(videos, parameters.train, parameters.valid)
     rows = [
         SplitVideo(**video.model_dump(exclude={"split"}), split=split)
         for video, split in zip(videos, splits, strict=True)
@@ -154,6 +161,36 @@ def shuffled_splits(rows: int, train: float, valid: float, seed: int) -> list[Sp
 def shuffled_order(rows: int, seed: int) -> list[int]:
     """The row at each place of the article's shuffle; training meets the rows in this order."""
     return pd.Series(range(rows)).sample(frac=1, random_state=seed).tolist()
+
+
+def time_splits(videos: Sequence[Video], train: float, valid: float) -> list[Split]:
+    """The oldest videos train, the newest are test: a model is for videos that come after it.
+
+    Videos of equal title go together, at the date of the oldest.
+
+    Raises:
+        UndatedVideosError: a video has no date.
+    """
+    undated = sum(video.published_at is None for video in videos)
+    if undated:
+        raise UndatedVideosError(
+            f"split.method is `time`, but {undated} of {len(videos)} videos have no date. Choose "
+            "split.method hash, or add the field publishedAt."
+        )
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for row, video in enumerate(videos):
+        groups[same_title(video.title)].append(row)
+
+    def age(rows: list[int]) -> tuple[str, str]:
+        return min((str(videos[row].published_at), videos[row].id) for row in rows)
+
+    splits: list[Split] = ["test"] * len(videos)
+    older = 0
+    for rows in sorted(groups.values(), key=age):
+        for row in rows:
+            splits[row] = _split_at(older / len(videos), train, valid)
+        older += len(rows)
+    return splits
 
 
 def given_splits(videos: Sequence[Video]) -> list[Split]:

@@ -1,4 +1,4 @@
-"""Promote the challenger to champion if it is not worse, on the same current test split."""
+"""Promote the challenger to champion by a rule, on the same current test split."""
 
 import logging
 from collections.abc import Sequence
@@ -20,8 +20,10 @@ from thumbtune.store.workspace import Workspace
 logger = logging.getLogger(__name__)
 
 Opponent = Literal["champion", "untouched"]
-Rule = Literal["not_worse", "higher", "better"]
+Rule = Literal["higher", "better", "not_worse"]
 OPPONENTS: dict[Opponent, str] = {"champion": "the champion", "untouched": "the untouched model"}
+SAME = 1e-6
+"""Cosines that differ by less are one: the same weights give it, by another order of the sums."""
 DECIMALS = 3
 """To which a difference is told; a smaller one is not called better."""
 
@@ -36,6 +38,8 @@ class PairedDifference(BaseModel):
     videos: int
     moved: int
     """Videos on which the two differ."""
+    unchanged: bool = False
+    """Whether the two answer alike, to the cosine: they are one model."""
     challenger: float
     other: float
     interval: tuple[float, float]
@@ -73,7 +77,7 @@ class Verdict(BaseModel):
     is_new: bool
     """False if the version was decided on in an earlier run."""
     promoted: bool
-    """Whether it is in use now, be it because it is better or because it is not worse."""
+    """Whether it is in use now, be it because it is better or because it is no worse."""
     why: str
     champion: int | None
     """The version in use now."""
@@ -95,19 +99,25 @@ def paired_difference(
     Args:
         challenger, other: answers to the same videos, in any order.
     """
-    ranks = {answer.video_id: answer.rank for answer in other}
-    ours = _values([answer.rank for answer in challenger], metric)
-    theirs = _values([ranks[answer.video_id] for answer in challenger], metric)
+    of_video = {answer.video_id: answer for answer in other}
+    pairs = [(answer, of_video[answer.video_id]) for answer in challenger]
+    ours = _values([answer.rank for answer, _ in pairs], metric)
+    theirs = _values([answer.rank for _, answer in pairs], metric)
     difference = ours - theirs
     return PairedDifference(
         opponent=opponent,
         metric=metric,
         videos=len(difference),
         moved=int((difference != 0).sum()),
+        unchanged=all(_are_alike(*pair) for pair in pairs),
         challenger=float(ours.mean()),
         other=float(theirs.mean()),
         interval=paired_interval(difference, described(metric).metric.step),
     )
+
+
+def _are_alike(answer: Prediction, other: Prediction) -> bool:
+    return answer.rank == other.rank and abs(answer.similarity - other.similarity) < SAME
 
 
 def _values(ranks: Sequence[int], metric: str) -> NDArray[np.float64]:
@@ -115,33 +125,42 @@ def _values(ranks: Sequence[int], metric: str) -> NDArray[np.float64]:
     return gains
 
 
-def stands(difference: PairedDifference, rule: Rule) -> bool:
+def stands(difference: PairedDifference, rule: Rule, margin: float) -> bool:
     """Whether the challenger passes the rule.
 
-    `not_worse`: the interval reaches zero or more; `higher`: the metric is at least as high;
-    `better`: the whole interval is above zero.
+    `higher`: the metric is not below; `better`: the whole interval is above zero; `not_worse`: the
+    whole interval is above minus the margin, which is a test of non-inferiority (Piaggio et al.
+    2012, doi:10.1001/jama.2012.87802).
     """
     match rule:
-        case "not_worse":
-            return difference.interval[1] >= 0
         case "higher":
             return difference.difference >= 0
-    return difference.interval[0] > 0
+        case "better":
+            return difference.interval[0] > 0
+    return difference.interval[0] > -margin
 
 
 def judge(
-    differences: Sequence[PairedDifference], rule: Rule, unmeasured: str = ""
+    differences: Sequence[PairedDifference],
+    rule: Rule,
+    margin: float = 0.0,
+    unmeasured: str = "",
 ) -> tuple[bool, str]:
     """Whether the challenger becomes the champion, and why or why not.
 
-    It is called promoted only if it measures better than each that it is compared with.
+    It is called promoted only if it measures better than each that it is compared with. One that is
+    the same model as another is no challenger.
 
     Args:
+        margin: by so much the metric may be lower by the rule `not_worse`.
         unmeasured: why there is no comparison with the present champion.
     """
     lacking = f"; {unmeasured}" if unmeasured else ""
     for difference in differences:
-        if not stands(difference, rule):
+        if difference.unchanged:
+            return False, f"kept as it was: the same model as {OPPONENTS[difference.opponent]}"
+    for difference in differences:
+        if not stands(difference, rule, margin):
             return False, f"kept, not promoted: {difference} fails the rule `{rule}`{lacking}"
     reservations = [told for difference in differences if (told := difference.reservation)]
     became = "promoted" if not reservations else "in use"
@@ -234,7 +253,8 @@ def decide(
             set(present.learned_from) if present else set(),
             parameters.promotion.metric,
         )
-        promoted, why = judge(differences, parameters.promotion.rule, unmeasured)
+        asked = parameters.promotion
+        promoted, why = judge(differences, asked.rule, asked.margin, unmeasured)
     except NothingToCompareOnError as error:
         promoted, why = False, f"kept, not promoted: {error}"
     last = decisions[-1].number if decisions else 0
