@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from thumbtune.channel.lookup import identify
 from thumbtune.channel.preflight import check_search
+from thumbtune.commands import train_command
 from thumbtune.flows.command_line import run_script
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line
 from thumbtune.flows.train_flow import begun_again_on_damage, collect, encode, find_models
@@ -101,7 +102,7 @@ def sweep_and_tell(parameters: SweepParameters) -> None:
     for result in run.test:
         print(f"  {result.name:22} {result.told}")
     print(for_terminal(f"{run.left_out}\n{run.stages}") + "\n\nTrain with the sweep's choice:")
-    print(f"  {sys.executable} flows/train_flow.py --parameters {run.best_parameters}")
+    print(f"  {train_command('--parameters', run.best_parameters)}")
 
 
 if __name__ == "__main__":

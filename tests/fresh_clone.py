@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sysconfig
-import tomllib
 import venv
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -42,15 +41,16 @@ class Clone:
 
     def _make_environment(self, place: Path) -> None:
         venv.EnvBuilder(symlinks=True).create(place)
-        setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-        package = place / "editable" / "thumbtune"
-        package.mkdir(parents=True)
-        folders = [*(self.folder / "thumbtune").iterdir()]
-        for folder in folders + [self.folder / each for each in setuptools["package-dir"].values()]:
-            (package / folder.name).symlink_to(folder)
-        paths = [str(package.parent), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+        purelib = Path(sysconfig.get_path("purelib"))
+        paths = [str(purelib), sysconfig.get_path("platlib")]
         [site_packages] = place.glob("lib/python*/site-packages")
         (site_packages / "tests.pth").write_text("\n".join(dict.fromkeys(paths)))
+        [finder] = purelib.glob("__editable___thumbtune_*_finder.py")  # setuptools', of this tree
+        (site_packages / finder.name).write_text(
+            finder.read_text().replace(str(ROOT), str(self.folder))
+        )
+        install = f"import {finder.stem}; {finder.stem}.install()"
+        (site_packages / "thumbtune.pth").write_text(install)
         for script in entry_points(group="console_scripts"):
             file = place / "bin" / script.name
             file.write_text(SCRIPT.format(python=place / "bin/python", place=script.value))

@@ -64,6 +64,7 @@ def options_of(workspace: Path) -> dict[str, Any]:
         "negatives": {"text_model": "sample"},
         "thumbnails": {"batch_size": 20},
         "training": {"epochs": 3, "learning_rate": 0.001},
+        "promotion": {"rule": "not_worse", "margin": 0.99},  # a champion, however it measures
     }
 
 

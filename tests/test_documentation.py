@@ -39,7 +39,7 @@ from tests.documentation import (
 )
 from tests.fresh_clone import Clone
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("prefect_harness")]
 
 EVERY_COMMAND = [command for page in PAGES for command in commands(page)]
 COMMANDS = sorted(

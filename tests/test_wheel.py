@@ -139,7 +139,8 @@ def test_what_it_says_to_run_next_runs(trained: str, installed: Installed) -> No
 def test_the_command_line_matches_and_searches(trained: str, installed: Installed) -> None:
     said = json.loads(installed.thumbtune("match", str(PICTURE), "A red boat", "A cake", "--json"))
     assert {fit["title"] for fit in said["titles"]} == {"A red boat", "A cake"}
-    assert "images/" in installed.thumbtune("search", "a red boat", "--top", "3", "--json")
+    found = json.loads(installed.thumbtune("search", "a red boat", "--top", "3", "--json"))
+    assert len(found) == 3
     assert installed.thumbtune("--version").startswith("thumbtune ")
 
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
@@ -623,6 +623,22 @@ def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
     return content
 
 
+def made_of(model: type[P], values: Mapping[str, Any]) -> P:
+    """Parameters from their values.
+
+    Raises:
+        ParametersError: they do not fit together; it names each field with the mend.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        told = [
+            said if said.startswith(field) else f"{field}: {said}"
+            for field, said in problems_of(error)
+        ]
+        raise ParametersError("; ".join(told)) from None
+
+
 def takes(model: type[P]) -> Callable[[Callable[[P], Any]], Callable[..., Any]]:
     """Give a flow function the fields of `model` as its own keyword parameters.
 
@@ -639,15 +655,7 @@ def takes(model: type[P]) -> Callable[[Callable[[P], Any]], Callable[..., Any]]:
 
     def decorate(body: Callable[[P], Any]) -> Callable[..., Any]:
         def flow_function(**values: Any) -> Any:
-            try:
-                parameters = model(**values)
-            except ValidationError as error:
-                told = [
-                    said if said.startswith(field) else f"{field}: {said}"
-                    for field, said in problems_of(error)
-                ]
-                raise ParametersError("; ".join(told)) from None
-            return body(parameters)
+            return body(made_of(model, values))
 
         flow_function.__name__ = body.__name__
         flow_function.__qualname__ = body.__qualname__

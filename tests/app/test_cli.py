@@ -1,6 +1,7 @@
 """The command line `thumbtune`, as a creator starts it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -300,3 +301,24 @@ def test_a_models_name_that_looks_like_markup_is_shown_as_it_is(
     found = thumbtune(workspace, "search", "a boat", "--top=1", "--model", str(model))
     assert found.exit_code == 0, found.output
     assert "[/red]" in found.output
+
+
+def test_deploy_says_in_one_sentence_that_no_server_answers() -> None:
+    environment = os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "thumbtune.app.cli", "deploy"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "thumbtune: PREFECT_API_URL: no Prefect server answers at http://"
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_from_python_a_wrong_parameter_is_told_before_prefect_starts(tmp_path: Path) -> None:
+    code = f"import thumbtune; thumbtune.train(channel=None, workspace={str(tmp_path)!r})"
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("thumbtune.errors.ParametersError: channel is missing")
+    assert "Flow run" not in done.stderr

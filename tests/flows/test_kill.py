@@ -16,7 +16,7 @@ from tests.mortal_runs import Ended, Moment, Outcome, Runs, options_of
 from tests.youtube_server import YouTubeServer, make_video
 from thumbtune.store.storage import LEFTOVER
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("prefect_harness")]
 
 SEED = random.randrange(10**6)
 ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list, two of videos

@@ -153,7 +153,7 @@ def test_a_new_model_that_is_no_better_leaves_a_broken_champion_in_its_place(
         verdict = train_another(options, **asked)
         assert (verdict.version, verdict.promoted, verdict.champion) == (2, False, 1)
         assert verdict.is_new is is_new
-        assert "kept, not promoted" in verdict.why
+        assert "kept as it was: the same model as the untouched model" in verdict.why
         assert "not compared with the champion" in verdict.why
 
 

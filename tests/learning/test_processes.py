@@ -20,7 +20,7 @@ from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.train_model import train_model
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("prefect_harness")]
 
 
 class Job(BaseModel):

@@ -21,7 +21,7 @@ from thumbtune.clip.features import FeatureStore
 from thumbtune.store.storage import LEFTOVER
 from thumbtune.store.workspace import Workspace, fingerprint
 
-pytestmark = pytest.mark.whole
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("prefect_harness")]
 
 SIZE = 64 * 2**20
 PAGE = 4096

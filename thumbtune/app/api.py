@@ -2,9 +2,12 @@
 
 from typing import Any
 
+from thumbtune.channel.preflight import check_training
 from thumbtune.flows.runners import on_the_command_line
 from thumbtune.flows.train_flow import TrainRun
 from thumbtune.flows.train_flow import train as train_flow
+from thumbtune.parameters import TrainParameters, made_of
+from thumbtune.tasks.secret_blocks import read_secret_early
 
 
 def train(**parameters: Any) -> TrainRun:
@@ -21,6 +24,7 @@ def train(**parameters: Any) -> TrainRun:
         UserError: the parameters do not fit together, or what they name cannot be had; the message
             names the field and the mend.
     """
+    check_training(made_of(TrainParameters, parameters), read_secret_early)
     with on_the_command_line():
         run: TrainRun = train_flow(**parameters)
     return run

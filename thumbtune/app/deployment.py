@@ -6,7 +6,11 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+import requests
+
 from thumbtune.errors import UserError
+
+TIMEOUT = 10  # seconds
 
 POOL = "thumbtune"
 """The work pool that prefect.yaml names."""
@@ -33,14 +37,27 @@ def make_deployments() -> None:
     Raises:
         DeploymentError: Prefect refuses, or its server does not answer.
     """
+    _check_server()
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(deployments_file()))
+
+
+def _check_server() -> None:
+    """Raise DeploymentError if there should be a server and none answers."""
+    from prefect.settings import get_current_settings  # takes a second
+
+    if not (api := get_current_settings().api.url):
+        return  # Prefect starts one of its own for a moment, with the database of this machine
+    try:
+        requests.get(f"{api}/health", timeout=TIMEOUT).raise_for_status()
+    except requests.RequestException as error:
+        raise DeploymentError(
+            f"PREFECT_API_URL: no Prefect server answers at {api} ({type(error).__name__}). Start "
+            "it with `prefect server start`, or unset PREFECT_API_URL."
+        ) from None
 
 
 def _prefect(*arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", "prefect", *arguments], check=False)
     if done.returncode != 0:
-        raise DeploymentError(
-            f"`prefect {arguments[0]} {arguments[1]}` failed, see above. Is the Prefect server of "
-            "PREFECT_API_URL there? `prefect server start` starts one."
-        )
+        raise DeploymentError(f"`prefect {' '.join(arguments)}` failed; what it said stands above.")

@@ -158,7 +158,8 @@ def judge(
     lacking = f"; {unmeasured}" if unmeasured else ""
     for difference in differences:
         if difference.unchanged:
-            return False, f"kept as it was: the same model as {OPPONENTS[difference.opponent]}"
+            same = OPPONENTS[difference.opponent]
+            return False, f"kept as it was: the same model as {same}{lacking}"
     for difference in differences:
         if not stands(difference, rule, margin):
             return False, f"kept, not promoted: {difference} fails the rule `{rule}`{lacking}"

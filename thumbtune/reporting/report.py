@@ -242,7 +242,7 @@ def report_html(
         base=untouched.model.name,
         trained=trained,
         epochs=parameters.training.epochs,
-        headline=[row for row in comparisons if row.split == "test" and row.described.headline],
+        headline=headline(comparisons),
         splits={split: [row for row in comparisons if row.split == split] for split in SPLITS},
         funnel=funnel,
         heading=misses_heading(misses[0].prediction.split if misses else None),
@@ -254,6 +254,13 @@ def report_html(
             for stage, _, name in [row["parameter"].rpartition(".")]
         ],
     )
+
+
+def headline(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """What a report begins with: of each metric that has a sentence both ways, side by side."""
+    rows = [row for row in comparisons if row.split == "test" and row.described.headline]
+    order = list(dict.fromkeys(row.described.metric.name for row in rows))
+    return sorted(rows, key=lambda row: order.index(row.described.metric.name))
 
 
 def data_uri(picture: bytes) -> str:

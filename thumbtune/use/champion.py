@@ -58,7 +58,8 @@ class Champion(Matcher):
         if not titles:
             raise TitleError("titles: there is none. Give at least one.")
         pictures = [self._read(image) for image in images]
-        fits = self.score([(picture, title) for picture in pictures for title in titles])
+        pairs = [(picture, title) for picture in pictures for title in titles]
+        fits = self.score(pairs) if pairs else []
         return [fits[row : row + len(titles)] for row in range(0, len(fits), len(titles))]
 
     def search(
