@@ -217,6 +217,15 @@ def test_the_bundled_sample_stands_back_for_a_channel_of_ones_own(
     assert find_registry(workspace, None, None).source == "sample"
 
 
+def test_the_bundled_sample_does_not_answer_for_a_channel_that_is_named(
+    workspace: Workspace, version: Version
+) -> None:
+    name_of_the_sample(workspace, version)
+    assert find_registry(workspace, "sample", None).source == "sample"
+    with pytest.raises(UnknownChannelError, match="no model of @nobody"):
+        find_registry(workspace, None, "@nobody")
+
+
 def name_of_the_sample(workspace: Workspace, version: Version) -> None:
     """The same model as the bundled sample's champion too."""
     sample = version.parameters.model_copy(update={"source": "sample", "channel": None})
