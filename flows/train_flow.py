@@ -71,9 +71,6 @@ class TrainRun(BaseModel):
     """Folder that `SentenceTransformer` loads."""
     report: str
     """Page to open in a browser."""
-    untouched_recall_at_1: float
-    """From thumbnail to title, on the test split."""
-    fine_tuned_recall_at_1: float
     untouched_metrics: dict[str, float]
     """All metrics of the untouched model on the test split."""
     fine_tuned_metrics: dict[str, float]
@@ -83,6 +80,16 @@ class TrainRun(BaseModel):
     """How many videos and thumbnails are not in it, and why."""
     stages: str
     """Which stages were executed and which came from the cache."""
+
+    @property
+    def untouched_recall_at_1(self) -> float:
+        """From thumbnail to title, on the test split."""
+        return self.untouched_metrics["Recall@1"]
+
+    @property
+    def fine_tuned_recall_at_1(self) -> float:
+        """The same of the fine-tuned model."""
+        return self.fine_tuned_metrics["Recall@1"]
 
 
 class ChampionMeasured(NamedTuple):
@@ -187,8 +194,6 @@ def train_and_promote(
     return TrainRun(
         model=str(folder_of(trained.model, workspace)),
         report=str(workspace.place(f"{report.folder}/report.html")),
-        untouched_recall_at_1=untouched.splits["test"].metrics["Recall@1"],
-        fine_tuned_recall_at_1=fine_tuned.splits["test"].metrics["Recall@1"],
         untouched_metrics=untouched.splits["test"].metrics,
         fine_tuned_metrics=fine_tuned.splits["test"].metrics,
         verdict=verdict,

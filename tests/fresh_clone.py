@@ -24,6 +24,21 @@ def copy_project(folder: Path) -> None:
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT, *patterns))
 
 
+def make_environment(place: Path) -> Path:
+    """A fresh environment that finds the packages of the one that runs the tests.
+
+    What is editable there is not found.
+
+    Returns:
+        The folder of its own packages.
+    """
+    venv.EnvBuilder(symlinks=True).create(place)
+    [site_packages] = place.glob("lib/python*/site-packages")
+    others = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
+    (site_packages / "others.pth").write_text("\n".join(others))
+    return site_packages
+
+
 class Clone:
     """A copy of this working tree; its `.venv` has the packages of the one that runs the tests.
 
@@ -40,11 +55,8 @@ class Clone:
         self.environment = kept | {"HOME": str(home), "COLUMNS": "200"} | environment
 
     def _make_environment(self, place: Path) -> None:
-        venv.EnvBuilder(symlinks=True).create(place)
+        site_packages = make_environment(place)
         purelib = Path(sysconfig.get_path("purelib"))
-        paths = [str(purelib), sysconfig.get_path("platlib")]
-        [site_packages] = place.glob("lib/python*/site-packages")
-        (site_packages / "tests.pth").write_text("\n".join(dict.fromkeys(paths)))
         [finder] = purelib.glob("__editable___thumbtune_*_finder.py")  # setuptools', of this tree
         (site_packages / finder.name).write_text(
             finder.read_text().replace(str(ROOT), str(self.folder))

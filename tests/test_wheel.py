@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sysconfig
-import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 import requests
 
 from tests.documentation import ROOT
-from tests.fresh_clone import copy_project
+from tests.fresh_clone import copy_project, make_environment
 from tests.prefect_server import Server, free_port, running_server, wait_until
 from tests.server_logs import Logs
 
@@ -45,10 +44,7 @@ class Installed:
         (self.project / "tasks.py").write_text(TASKS)
         (self.project / "flows.py").write_text("raise ImportError('not for you')")
         place = folder / "venv"
-        venv.EnvBuilder(symlinks=True).create(place)
-        [self.site_packages] = place.glob("lib/python*/site-packages")
-        others = dict.fromkeys((sysconfig.get_path("purelib"), sysconfig.get_path("platlib")))
-        (self.site_packages / "others.pth").write_text("\n".join(others))
+        self.site_packages = make_environment(place)
         self.bin = place / "bin"
         self.environment = {
             **{name: value for name, value in os.environ.items() if "THUMBTUNE" not in name},

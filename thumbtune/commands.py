@@ -15,13 +15,17 @@ def thumbtune_command(*arguments: str) -> str:
     return shlex.join([*start, *arguments])
 
 
-def train_command(*arguments: str) -> str:
-    """A training from the command line, by the Python that runs now."""
+def flows_folder() -> Path:
+    """Where the flows are: in the installed package, or at the top of the repository."""
     flows = find_spec("thumbtune.flows")
     assert flows
     [folder] = flows.submodule_search_locations or [""]
-    script = Path(folder).resolve() / "train_flow.py"
-    return shlex.join([sys.executable, str(script), *arguments])
+    return Path(folder).resolve()
+
+
+def train_command(*arguments: str) -> str:
+    """A training from the command line, by the Python that runs now."""
+    return shlex.join([sys.executable, str(flows_folder() / "train_flow.py"), *arguments])
 
 
 def channel_options(source: str | None, channel: str | None) -> list[str]:

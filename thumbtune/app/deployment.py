@@ -3,11 +3,11 @@
 import subprocess
 import sys
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 
 import requests
 
+from thumbtune.commands import flows_folder
 from thumbtune.errors import UserError
 
 TIMEOUT = 10  # seconds
@@ -25,10 +25,7 @@ def deployments_file() -> Path:
     installed = Path(str(files("thumbtune"))) / "prefect.yaml"
     if installed.is_file():
         return installed
-    flows = find_spec("thumbtune.flows")
-    assert flows
-    assert flows.origin
-    return Path(flows.origin).resolve().parents[1] / "prefect.yaml"
+    return flows_folder().parent / "prefect.yaml"
 
 
 def make_deployments() -> None:
