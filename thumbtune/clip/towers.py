@@ -259,25 +259,36 @@ class Head(InputModule):
             "modality": "image" if places[0, 0] < self.images else "text",
         }
 
+    @property
+    def ends(self) -> dict[Kind, tuple[nn.LayerNorm, nn.Linear]]:
+        """What pooled tokens pass at last: a norm, and a projection into the shared space."""
+        return {
+            "image": (self.post_layernorm, self.visual_projection),
+            "text": (self.final_layer_norm, self.text_projection),
+        }
+
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Add `sentence_embedding`, shape (inputs, dimensions)."""
+        projection = self.ends[features["modality"]][1]
+        return {**features, "sentence_embedding": projection(self.pooled(features))}
+
+    def pooled(self, features: dict[str, Any]) -> Tensor:
+        """What enters the projection, shape (inputs, width)."""
         device = self.visual_projection.weight.device
         rows = [self.matrices[place] for place in features["input_ids"][:, 0].tolist()]
+        norm, _ = self.ends[features["modality"]]
         if features["modality"] == "image":
             hidden = torch.stack(rows).to(device)
             if len(self.image_embeddings):
                 hidden = hidden.unflatten(1, (3, -1))
             hidden = run_patches(self.image_embeddings, self.image_layers, hidden)
-            embedding = self.visual_projection(self.post_layernorm(hidden[:, 0]))
-        else:
-            last = torch.tensor([len(row) - 1 for row in rows], device=device)
-            hidden = pad_sequence(rows, batch_first=True).to(device)
-            if len(self.text_layers):
-                layers = self.text_embeddings, self.text_layers
-                hidden = run_causal(self.text_config, *layers, hidden)
-            pooled = hidden[torch.arange(len(rows), device=device), last]
-            embedding = self.text_projection(self.final_layer_norm(pooled))
-        return {**features, "sentence_embedding": embedding}
+            return norm(hidden[:, 0])
+        last = torch.tensor([len(row) - 1 for row in rows], device=device)
+        hidden = pad_sequence(rows, batch_first=True).to(device)
+        if len(self.text_layers):
+            layers = self.text_embeddings, self.text_layers
+            hidden = run_causal(self.text_config, *layers, hidden)
+        return norm(hidden[torch.arange(len(rows), device=device), last])
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Only the whole CLIP is saved."""

@@ -1,0 +1,161 @@
+"""Candidates: what may be done to a channel's CLIP, and one of them done to stored features."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from sentence_transformers import SentenceTransformer
+
+from thumbtune.clip.features import image_key, reads_features, title_key
+from thumbtune.clip.towers import KINDS, Head, Kind
+from thumbtune.data.thumbnails import Example
+from thumbtune.learning.closed_form import (
+    ClosedForm,
+    Maps,
+    Matrix,
+    Moments,
+    Whitened,
+    fold,
+    projections_of,
+)
+from thumbtune.learning.full_batches import FullBatches, train_on_all
+from thumbtune.parameters import NegativesParameters, TrainingParameters
+from thumbtune.text.titles import number_titles
+
+AT_ONCE = 1024
+"""Inputs that pass through the end of a tower together."""
+
+
+class Recipe(BaseModel):
+    """How to train with sentence-transformers."""
+
+    model_config = ConfigDict(frozen=True)
+
+    training: TrainingParameters
+    negatives: NegativesParameters
+
+
+class Candidate(BaseModel):
+    """What may be done to the untouched model: its parts one after the other, or nothing."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """In words, as reports have it."""
+    start: ClosedForm | None = None
+    full_batches: FullBatches | None = None
+    recipe: Recipe | None = None
+    """What sentence-transformers' Trainer is asked."""
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it is the untouched model."""
+        return self.start is None and self.full_batches is None and self.recipe is None
+
+    @property
+    def told(self) -> str:
+        """With its hyperparameters, for a log."""
+        parts = [f"ridge {self.start.ridge:g}, prior {self.start.prior:g}"] if self.start else []
+        if self.full_batches:
+            parts.append(f"{self.full_batches.steps} full batches")
+        if self.recipe:
+            training = self.recipe.training
+            parts.append(f"{training.epochs} epochs at {training.learning_rate:g}")
+        return f"{self.name} ({'; '.join(parts)})" if parts else self.name
+
+
+UNTOUCHED = Candidate(name="untouched")
+
+
+ARTICLE = TrainingParameters()
+LEARNED = ("epochs", "batch_size", "learning_rate", "scale", "symmetric", "interpolation")
+"""What the article has chosen by hand."""
+
+
+def given_candidate(base: Recipe) -> Candidate:
+    """What the parameters of a run say."""
+    return Candidate(name="the given hyperparameters", recipe=base)
+
+
+def article_candidate(base: Recipe) -> Candidate:
+    """The same with the article's hyperparameters, to its last epoch."""
+    values = {name: getattr(ARTICLE, name) for name in LEARNED} | {"keep_best_epoch": False}
+    training = base.training.model_copy(update=values)
+    recipe = base.model_copy(update={"training": training})
+    return Candidate(name="the article's recipe", recipe=recipe)
+
+
+class Pooled(NamedTuple):
+    """What enters the projections of the untouched model, of some videos."""
+
+    outputs: dict[Kind, Matrix]
+    """Shape (videos, width) each."""
+    texts: NDArray[np.intp]
+    """Number of each video's title, equal for equal titles, shape (videos,)."""
+
+    @classmethod
+    def of(cls, head: SentenceTransformer, examples: Sequence[Example]) -> Self:
+        """Of examples, by a head on their stored features."""
+        keys = {
+            "image": [image_key(example) for example in examples],
+            "text": [title_key(example.title) for example in examples],
+        }
+        outputs = {kind: _pooled(head, keys[kind]) for kind in KINDS}
+        return cls(outputs, number_titles([example.title for example in examples]))
+
+    def some(self, rows: NDArray[np.intp]) -> Self:
+        """Those of some rows."""
+        outputs = {kind: values[rows] for kind, values in self.outputs.items()}
+        return self._replace(outputs=outputs, texts=self.texts[rows])
+
+    @property
+    def moments(self) -> Moments:
+        """Of all videos."""
+        return Moments.of(self.outputs["image"], self.outputs["text"])
+
+
+def _pooled(model: SentenceTransformer, keys: Sequence[str]) -> Matrix:
+    head = end_of(model)
+    with torch.no_grad():
+        parts = [
+            head.pooled(head.preprocess(keys[start : start + AT_ONCE])).cpu().double().numpy()
+            for start in range(0, len(keys), AT_ONCE)
+        ]
+    return np.concatenate(parts)
+
+
+def end_of(model: SentenceTransformer) -> Head:
+    """The module of a head on stored features."""
+    head = model[0]
+    assert isinstance(head, Head)
+    return head
+
+
+def untouched_maps(head: Head) -> Maps:
+    """The projections as they are."""
+    maps = projections_of(head)
+    return Maps({kind: np.zeros(maps[kind].shape[1]) for kind in KINDS}, maps)
+
+
+def begin(model: SentenceTransformer, candidate: Candidate, learned: Sequence[Example]) -> None:
+    """Do all of a candidate that goes before the Trainer to a head on stored features, in place."""
+    if candidate.start or candidate.full_batches:
+        head = end_of(model)
+        pooled = Pooled.of(model, learned)
+        maps = untouched_maps(head)
+        if candidate.start:
+            maps = Whitened(pooled.moments, maps.maps).solve(candidate.start)
+        if candidate.full_batches:
+            maps = train_on_all(maps, pooled.outputs, pooled.texts, candidate.full_batches)
+        fold(maps, head)
+
+
+def has_projections_to_train(model: SentenceTransformer) -> bool:
+    """Whether a model is a head on stored features whose projections may both be trained."""
+    if not reads_features(model):
+        return False
+    ends = end_of(model).ends.values()
+    return all(projection.weight.requires_grad for _, projection in ends)
