@@ -219,13 +219,19 @@ class FeaturesParameters(_Stage):
 class TrainingParameters(_Stage):
     """Fine-tuning; the defaults are the article's hyperparameters."""
 
+    recipe: Literal["auto", "given"] = Field(
+        "auto",
+        description="`auto`: of the untouched model, a closed form, the hyperparameters below and "
+        "a few more, what does best in folds of the videos that may be learned from; the untouched "
+        "model stays if nothing beats it by a standard error. `given`: the hyperparameters below.",
+    )
     trainable: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         ("projection",),
         min_length=1,
         description="A model parameter is trained if its name contains one of these fragments; "
         "all others are frozen.",
     )
-    epochs: int = Field(2, ge=1, le=1000, description="Passes over the train split.")
+    epochs: int = Field(2, ge=1, le=1000, description="Passes over the pairs of training.")
     batch_size: int = Field(16, ge=2, le=4096, description="Pairs per training step, at most.")
     batches: Literal["no_duplicates", "plain"] = Field(
         "no_duplicates",
@@ -248,8 +254,9 @@ class TrainingParameters(_Stage):
     )
     keep_best_epoch: bool = Field(
         True,
-        description="Keep the epoch of the highest validation MRR, not the last. A sweep's trials "
-        "keep their last, since validation scores them.",
+        description="Keep the epoch of the highest validation MRR, not the last. Where no videos "
+        "are kept aside for validation (in folds, in a sweep's trials, and for the recipe that "
+        "`auto` has chosen) it is the last.",
     )
     report_to: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], CHANGES_NOTHING] = Field(
         (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
@@ -277,6 +284,13 @@ class EvaluationParameters(_Stage):
 
     retired = frozenset({"bootstrap_samples"})
 
+    method: Literal["auto", "cross_fit", "holdout"] = Field(
+        "auto",
+        description="`holdout`: measured on the test split, which nothing has learned from; "
+        "`cross_fit`: on every video, by models of folds that have not learned from it, while the "
+        "model that is kept learns from all; `auto`: cross_fit below 500 videos, holdout from "
+        "there on, and for splits or negatives that are made for a holdout.",
+    )
     recall_at: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         (1, 5, 10), min_length=1, description="The k of Recall@k."
     )
@@ -297,7 +311,7 @@ class PromotionParameters(_Stage):
     retired = frozenset({"bootstrap_samples"})
 
     metric: DecidingMetric = Field(
-        PRIMARY, description="What is compared, from thumbnail to title, on the current test split."
+        PRIMARY, description="What is compared, from thumbnail to title."
     )
     rule: Literal["higher", "better", "not_worse"] = Field(
         "higher",
@@ -400,6 +414,16 @@ class TrainParameters(_Stage):
         PublishParameters(), description="Optional push to the Hugging Face hub."
     )
 
+    def for_learning(self) -> Self:
+        """The same without what no training and no measure reads, for a key of the cache."""
+        read = {"seed", "split", "negatives", "training", "evaluation"}
+        others = {
+            name: field.default
+            for name, field in type(self).model_fields.items()
+            if name not in read
+        }
+        return self.model_copy(update=others)
+
     def located(self) -> Self:
         """The same from any folder: a local folder of videos by its absolute path."""
         if self.channel is None:
@@ -445,6 +469,43 @@ class TrainParameters(_Stage):
                     f"own; source is `{self.source}`. Choose another {name}.method."
                 )
         return self
+
+    @model_validator(mode="after")
+    def _folds_are_of_hashed_splits(self) -> Self:
+        for name, value in made_for_a_holdout(self).items():
+            if self.evaluation.method == "cross_fit":
+                raise ValueError(
+                    f"evaluation.method is `cross_fit`, but {name} is `{value}`, which is made for "
+                    f"one test split. Set evaluation.method to holdout, or leave {name} out."
+                )
+        return self
+
+
+FOLDS = 5
+SMALL = 500
+"""Videos; of fewer a test split of 15 % is too small to tell much."""
+
+
+def in_folds(parameters: TrainParameters, videos: int) -> bool:
+    """Whether so many videos are measured by a cross-fit."""
+    method = parameters.evaluation.method
+    if method == "auto":
+        return videos < SMALL and not made_for_a_holdout(parameters)
+    return method == "cross_fit"
+
+
+def made_for_a_holdout(parameters: TrainParameters) -> dict[str, str]:
+    """The parameters by which videos are split, or paired with negatives, once for all."""
+    split, negatives = parameters.split, parameters.negatives
+    return {
+        name: value
+        for name, value, usual in (
+            ("split.method", split.method, split.method == "hash"),
+            ("negatives.method", negatives.method, negatives.method != "given"),
+            ("negatives.scope", negatives.scope, negatives.scope == "within_split"),
+        )
+        if not usual
+    }
 
 
 def _spelled(source: str) -> Spelled:

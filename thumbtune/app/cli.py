@@ -23,6 +23,7 @@ from rich.text import Text
 from thumbtune.metrics import LISTED
 
 if TYPE_CHECKING:
+    from thumbtune.channel.field_scores import FieldScore
     from thumbtune.channel.registry import Registry, Version
     from thumbtune.store.workspace import Workspace
     from thumbtune.use.matching import Fit, Matcher
@@ -352,14 +353,18 @@ def models(
     workspace: Place = WORKSPACE,
     as_json: AsJson = False,
 ) -> None:
-    """List the versions of a channel's model, with their metrics on test, and the champion."""
+    """List the versions of a channel's model, with their metrics, and the champion."""
+    from thumbtune.channel.field_scores import last_scores
+
     with errors_in_words():
         registry = registry_at(workspace, source, channel)
         champion = registry.champion()
         current = champion.number if champion else None
+        scores = last_scores(registry)
         reasons = {decision.version: decision.why for decision in registry.decisions()}
         rows = [
             _row(registry.workspace, version, version.number == current, reasons)
+            | {"recipe": version.recipe, "field": _field(scores.get(version.number))}
             for version in registry.versions()
         ]
     if as_json:
@@ -382,6 +387,15 @@ def models(
     console.print(table)
     for row in rows:
         console.print(_text(f"Version {row['version']} {row['why']}"))
+        if row["field"]:
+            console.print(_text(f"  in the field: {row['field']['told']}"))
+
+
+def _field(score: "FieldScore | None") -> dict[str, Any] | None:
+    if score is None:
+        return None
+    told = {"told": str(score), "has_drifted": score.has_drifted}
+    return score.model_dump(mode="json", exclude={"number", "version"}) | told
 
 
 def _row(

@@ -44,11 +44,20 @@ class Version(BaseModel):
     parameters: TrainParameters
     examples: Table
     learned_from: list[str]
-    """Ids of the videos of its train and valid splits."""
+    """Ids of the videos that it was trained or chosen by: of train and valid, or all."""
     seen: list[str]
     """Ids of all videos that the run listed, also of those without a thumbnail of use."""
     metrics: dict[str, float]
-    """On the test split of its run, by short names such as `Recall@1`."""
+    """By short names such as `Recall@1`: on the test split of its run, or on all videos, each by
+    a model that has not learned from it."""
+    gallery: float | None = None
+    """Titles that a thumbnail was ranked among there, on average; None in what an earlier thumbtune
+    wrote."""
+    recipe: str = ""
+    """What was done to the untouched model."""
+    answers: Table | None = None
+    """Of a cross-fit the rows of `Prediction`: what models that have not learned from a video
+    answered to it."""
 
 
 class Decision(BaseModel):
@@ -257,6 +266,9 @@ class Registry:
         learned_from: list[str],
         seen: list[str],
         metrics: dict[str, float],
+        gallery: float | None = None,
+        recipe: str = "",
+        answers: Table | None = None,
     ) -> Version:
         """Keep a trained model as the next version; the same weights again are the same version.
 
@@ -279,6 +291,9 @@ class Registry:
                 learned_from=learned_from,
                 seen=seen,
                 metrics=metrics,
+                gallery=gallery,
+                recipe=recipe,
+                answers=answers,
             ),
         )
 

@@ -5,12 +5,17 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, Self, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import GroupKFold
 
 from thumbtune.channel.listing import Video
 from thumbtune.errors import UserError
-from thumbtune.parameters import SPLITS, SplitParameters
+from thumbtune.parameters import FOLDS, SPLITS, SplitParameters
 from thumbtune.text.titles import same_title
 
 Split = Literal["train", "valid", "test"]
@@ -20,6 +25,39 @@ class SplitVideo(Video):
     """A video with its split."""
 
     split: Split
+
+    @property
+    def shares(self) -> list[str]:
+        """What makes videos belong together that have one of it in common."""
+        return [f"title {same_title(self.title)}"]
+
+
+def number_groups(rows: Sequence[SplitVideo]) -> NDArray[np.intp]:
+    """Equal numbers for videos that belong together, from 0 up, shape (videos,).
+
+    What two of them share they need not all share: a title may join what pictures do not.
+    """
+    shared = [(row, key) for row, video in enumerate(rows) for key in video.shares]
+    places = {key: place for place, key in enumerate(dict.fromkeys(key for _, key in shared))}
+    corner = [row for row, _ in shared], [len(rows) + places[key] for _, key in shared]
+    size = len(rows) + len(places)
+    graph = coo_array((np.ones(len(shared), bool), corner), shape=(size, size))
+    _, components = connected_components(graph, directed=False)
+    groups: NDArray[np.intp] = components[: len(rows)].astype(np.intp)
+    return groups
+
+
+def fold_numbers(rows: Sequence[SplitVideo], seed: int, folds: int = FOLDS) -> NDArray[np.intp]:
+    """The fold of each video, from 0 up, shape (videos,): what belongs together is in one.
+
+    They have nearly equal numbers of groups (scikit-learn's GroupKFold).
+    """
+    numbers = np.empty(len(rows), np.intp)
+    kfold = GroupKFold(folds, shuffle=True, random_state=seed)
+    parts = kfold.split(numbers, groups=number_groups(rows))
+    for number, (_, held_out) in enumerate(parts):
+        numbers[held_out] = number
+    return numbers
 
 
 class Assigned(BaseModel):

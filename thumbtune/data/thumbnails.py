@@ -99,6 +99,11 @@ class Example(Pair):
     crop: tuple[int, int, int, int] | None = None
     """Left, upper, right and lower pixel of the picture inside a letterbox; None for all of it."""
 
+    @property
+    def shares(self) -> list[str]:
+        """The picture too: its file is named by the hash of its bytes."""
+        return [*super().shares, f"picture {self.image} {self.crop}"]
+
 
 class Thumbnail(BaseModel):
     """What became of one video's thumbnail: a picture, or the reason why there is none."""

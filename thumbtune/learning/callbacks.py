@@ -41,7 +41,10 @@ class KeptWeights(TrainerCallback):
         """Called by the Trainer before each validation."""
         self.trained = trainable_parameters(kwargs["model"])
         mixed = interpolate(self.untouched, self.trained, self.share)
-        set_parameters(kwargs["model"], mixed)
+        if control.should_evaluate:
+            set_parameters(kwargs["model"], mixed)
+        else:
+            self.epoch, self.parameters = state.epoch, mixed
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called by the Trainer after each validation."""

@@ -1,7 +1,7 @@
 """Measure retrieval between thumbnails and titles."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
@@ -14,9 +14,15 @@ from thumbtune.clip.features import head_of, image_key, reads_features, title_ke
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
+from thumbtune.data.splits import fold_numbers, number_groups
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.errors import UserError
-from thumbtune.learning.intervals import Interval, mean_interval, share_interval
+from thumbtune.learning.intervals import (
+    Interval,
+    design_effect,
+    mean_interval,
+    share_interval,
+)
 from thumbtune.metrics import PRIMARY, TRIPLETS, WAYS, of_rankings
 from thumbtune.parameters import SPLITS, EvaluationParameters
 from thumbtune.store.model_reference import ModelReference
@@ -31,11 +37,14 @@ if TYPE_CHECKING:
 BLOCK = 1024  # rows of the similarity matrix held at a time
 IMAGES_AT_ONCE = 256  # decoded pictures held in memory
 
+OUT_OF_FOLD = "out_of_fold"
+"""The split of a cross-fit: all videos, each answered by a model that has not learned from it."""
+
 Embeddings = NDArray[np.float32]
 
 
 class Prediction(BaseModel):
-    """What a model answers for one thumbnail: the titles of its split, ranked by cosine."""
+    """What a model answers for one thumbnail: the titles of its split or fold, ranked by cosine."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,6 +65,9 @@ class SplitEvaluation(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     rows: int
+    gallery: float | None = None
+    """Titles that each thumbnail is ranked among, on average. None in what an earlier thumbtune
+    wrote: all rows."""
     metrics: dict[str, float]
     """`Recall@<k>`, `MRR`, `median_rank` (image → text); the same with the prefix
     `text-to-image_`; `cosine_accuracy` (triplets) where there are negatives."""
@@ -66,7 +78,7 @@ class SplitEvaluation(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """The measures of one model on every split."""
+    """The measures of one model on every split; or, by models of folds, on all videos."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -74,6 +86,17 @@ class Evaluation(BaseModel):
     splits: dict[str, SplitEvaluation]
     predictions: Table
     """Rows of `Prediction`, all splits."""
+
+    @property
+    def judged_on(self) -> str:
+        """The split that decides: videos that the model has neither learned from nor was chosen
+        by."""
+        return OUT_OF_FOLD if OUT_OF_FOLD in self.splits else "test"
+
+    @property
+    def judged(self) -> SplitEvaluation:
+        """The measures on it."""
+        return self.splits[self.judged_on]
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Whether the stored predictions are still there."""
@@ -150,8 +173,8 @@ def random_rank_metrics(texts: NDArray, recall_at: Sequence[int]) -> dict[str, f
 
 
 SUMMARIES: dict[str, Callable[[NDArray], Any]] = {"mean": np.mean, "median": np.median}
-INTERVALS: dict[str, Callable[[NDArray], Interval]] = {
-    "share": lambda gains: share_interval(gains > 0),
+INTERVALS: dict[str, Callable[[NDArray, float], Interval]] = {
+    "share": lambda gains, effect: share_interval(gains > 0, effect),
     "mean": mean_interval,
 }
 
@@ -165,14 +188,23 @@ def ranking_metrics(rank: NDArray, recall_at: Sequence[int], prefix: str = "") -
 
 
 def ranking_intervals(
-    rank: NDArray, recall_at: Sequence[int], prefix: str = ""
+    rank: NDArray,
+    recall_at: Sequence[int],
+    prefix: str = "",
+    groups: NDArray[np.intp] | None = None,
 ) -> dict[str, Interval]:
-    """95 % intervals of the metrics that have one, over the videos."""
-    return {
-        f"{prefix}{metric.name}": INTERVALS[metric.interval](metric.gain(rank))
-        for metric in of_rankings(recall_at)
-        if metric.interval
-    }
+    """95 % intervals of the metrics that have one, over the videos.
+
+    Args:
+        groups: equal numbers for videos that belong together, shape (videos,).
+    """
+    intervals: dict[str, Interval] = {}
+    for metric in of_rankings(recall_at):
+        if metric.interval:
+            gains = metric.gain(rank)
+            effect = design_effect(np.asarray(gains, float), groups)
+            intervals[f"{prefix}{metric.name}"] = INTERVALS[metric.interval](gains, effect)
+    return intervals
 
 
 def embed_images(
@@ -271,53 +303,162 @@ class RecallEvaluator(BaseEvaluator):
         steps: int = -1,
     ) -> dict[str, float]:
         """The metrics alone, under the article's names, as the Trainer logs them."""
-        metrics, _ = self._measure(model)
+        metrics = self._metrics(model)
         return {article_key(self.split, name): value for name, value in metrics.items()}
 
     def evaluate(self, model: SentenceTransformer) -> tuple[SplitEvaluation, list[Prediction]]:
         """The metrics with their intervals and chance levels, and each thumbnail's answer."""
-        metrics, rankings = self._measure(model)
-        recall_at = self.parameters.recall_at
-        intervals: dict[str, tuple[float, float]] = {}
-        chance: dict[str, float] = {}
-        for prefix, ranking in rankings.items():
-            intervals |= ranking_intervals(ranking.rank, recall_at, prefix)
-            expected = random_rank_metrics(self.texts, recall_at)
-            chance |= {f"{prefix}{name}": value for name, value in expected.items()}
-        evaluation = SplitEvaluation(
-            rows=len(self.examples), metrics=metrics, intervals=intervals, chance=chance
+        embedded = embed_videos(model, self.workspace, self.examples)
+        return measure(embedded, self.examples, self.split, self.parameters)
+
+    def _metrics(self, model: SentenceTransformer) -> dict[str, float]:
+        embedded = embed_videos(model, self.workspace, self.examples)
+        rankings = embedded.rankings(self.texts, None)
+        return metrics_of(embedded, rankings, self.parameters.recall_at)
+
+
+class Embedded(NamedTuple):
+    """Videos as a model embeds them: unit vectors, shape (videos, dimensions) each."""
+
+    images: Embeddings
+    titles: Embeddings
+    negatives: Embeddings | None = None
+    """None if there are no negative titles."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self], order: NDArray[np.intp]) -> Self:
+        """The videos of several parts in a new order: each the place of its row."""
+        images, titles, negatives = zip(*parts, strict=True)
+        others = [each for each in negatives if each is not None]
+        return cls(
+            np.concatenate(images)[order],
+            np.concatenate(titles)[order],
+            np.concatenate(others)[order] if len(others) == len(parts) else None,
         )
-        return evaluation, self._predictions(rankings[""])
 
-    def _measure(self, model: SentenceTransformer) -> tuple[dict[str, float], dict[str, Ranking]]:
-        negatives = [example.title_neg for example in self.examples if example.title_neg]
-        titles = [example.title for example in self.examples]
-        images, vectors = embed_examples(model, self.workspace, self.examples, titles + negatives)
-        titles_, negatives_ = vectors[: len(titles)], vectors[len(titles) :]
-        rankings = {
-            way: rank_candidates(*pair, self.texts, self.texts)
-            for way, pair in zip(WAYS, ((images, titles_), (titles_, images)), strict=True)
+    def rankings(
+        self, texts: NDArray[np.intp], galleries: NDArray[np.intp] | None
+    ) -> dict[str, Ranking]:
+        """Prefix of `WAYS` → the rankings of all videos that way.
+
+        Args:
+            texts: number of each video's title, equal for equal titles, shape (videos,).
+            galleries: equal numbers for videos that are ranked among each other; None: all are.
+        """
+        ways = ((self.images, self.titles), (self.titles, self.images))
+        return {
+            prefix: _rank_within(*way, texts, galleries)
+            for prefix, way in zip(WAYS, ways, strict=True)
         }
-        metrics: dict[str, float] = {}
-        for prefix, ranking in rankings.items():
-            metrics |= ranking_metrics(ranking.rank, self.parameters.recall_at, prefix)
-        if len(negatives) == len(titles):
-            right = (images * titles_).sum(axis=1) > (images * negatives_).sum(axis=1)
-            metrics[TRIPLETS.name] = float(right.mean())
-        return metrics, rankings
 
-    def _predictions(self, ranking: Ranking) -> list[Prediction]:
-        return [
-            Prediction(
-                split=self.split,
-                video_id=example.id,
-                rank=int(ranking.rank[row]),
-                similarity=float(ranking.similarity[row]),
-                top_title=self.examples[int(ranking.top[row])].title,
-                top_similarity=float(ranking.top_similarity[row]),
-            )
-            for row, example in enumerate(self.examples)
-        ]
+
+def _rank_within(
+    queries: Embeddings,
+    candidates: Embeddings,
+    texts: NDArray[np.intp],
+    galleries: NDArray[np.intp] | None,
+) -> Ranking:
+    if galleries is None:
+        return rank_candidates(queries, candidates, texts, texts)
+    order, parts = [], []
+    for gallery in np.unique(galleries):
+        rows = np.flatnonzero(galleries == gallery)
+        found = rank_candidates(queries[rows], candidates[rows], texts[rows], texts[rows])
+        order.append(rows)
+        parts.append(found._replace(top=rows[found.top]))
+    back = np.argsort(np.concatenate(order))
+    return Ranking(*(np.concatenate(part)[back] for part in zip(*parts, strict=True)))
+
+
+def embed_videos(
+    reader: SentenceTransformer, workspace: Workspace, examples: Sequence[Example]
+) -> Embedded:
+    """Embed the pictures, titles and, if all have one, negative titles of examples."""
+    titles = [example.title for example in examples]
+    negatives = [example.title_neg for example in examples if example.title_neg]
+    images, vectors = embed_examples(reader, workspace, examples, titles + negatives)
+    own, others = vectors[: len(titles)], vectors[len(titles) :]
+    return Embedded(images, own, others if len(others) == len(own) else None)
+
+
+def metrics_of(
+    embedded: Embedded, rankings: dict[str, Ranking], recall_at: Sequence[int]
+) -> dict[str, float]:
+    """The metrics of rankings both ways and of triplets, by their short names."""
+    metrics: dict[str, float] = {}
+    for prefix, ranking in rankings.items():
+        metrics |= ranking_metrics(ranking.rank, recall_at, prefix)
+    if embedded.negatives is not None:
+        images = embedded.images
+        right = (images * embedded.titles).sum(axis=1) > (images * embedded.negatives).sum(axis=1)
+        metrics[TRIPLETS.name] = float(right.mean())
+    return metrics
+
+
+def measure(
+    embedded: Embedded,
+    examples: Sequence[Example],
+    split: str,
+    parameters: EvaluationParameters,
+    galleries: NDArray[np.intp] | None = None,
+) -> tuple[SplitEvaluation, list[Prediction]]:
+    """The metrics of embedded videos with their intervals and chance, and each thumbnail's answer.
+
+    Args:
+        split: what they are called.
+        galleries: equal numbers for videos that are ranked among each other; None: all are.
+    """
+    texts = number_titles([example.title for example in examples])
+    groups = number_groups(examples)
+    rankings = embedded.rankings(texts, galleries)
+    recall_at = parameters.recall_at
+    expected, gallery = chance_within(texts, galleries, recall_at)
+    intervals: dict[str, Interval] = {}
+    for prefix, ranking in rankings.items():
+        intervals |= ranking_intervals(ranking.rank, recall_at, prefix, groups)
+    evaluation = SplitEvaluation(
+        rows=len(examples),
+        gallery=gallery,
+        metrics=metrics_of(embedded, rankings, recall_at),
+        intervals=intervals,
+        chance={f"{prefix}{name}": value for prefix in WAYS for name, value in expected.items()},
+    )
+    return evaluation, _predictions(split, rankings[""], examples)
+
+
+def chance_within(
+    texts: NDArray[np.intp], galleries: NDArray[np.intp] | None, recall_at: Sequence[int]
+) -> tuple[dict[str, float], float]:
+    """What a random ranking gets, and how many titles a thumbnail is ranked among; on average."""
+    rows = len(texts)
+    parts = [texts]
+    if galleries is not None:
+        parts = [texts[galleries == gallery] for gallery in np.unique(galleries)]
+    expected: dict[str, float] = {}
+    for part in parts:
+        for name, value in random_rank_metrics(number_again(part), recall_at).items():
+            expected[name] = expected.get(name, 0.0) + value * len(part) / rows
+    return expected, sum(len(part) ** 2 for part in parts) / rows
+
+
+def number_again(texts: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The same with numbers from 0 up that leave none out."""
+    _, numbers = np.unique(texts, return_inverse=True)
+    return numbers
+
+
+def _predictions(split: str, ranking: Ranking, examples: Sequence[Example]) -> list[Prediction]:
+    return [
+        Prediction(
+            split=split,
+            video_id=example.id,
+            rank=int(ranking.rank[row]),
+            similarity=float(ranking.similarity[row]),
+            top_title=examples[int(ranking.top[row])].title,
+            top_similarity=float(ranking.top_similarity[row]),
+        )
+        for row, example in enumerate(examples)
+    ]
 
 
 def evaluate_model(
@@ -327,28 +468,55 @@ def evaluate_model(
     fragments: Sequence[str],
     parameters: EvaluationParameters,
     precision: Precision,
+    in_folds: bool,
+    seed: int,
 ) -> Evaluation:
-    """Measure one model on every split of a table of `Example`.
+    """Measure one model on every split of a table of `Example`, or on all videos in their folds.
 
     Args:
         fragments: of the names of the parameters that were or will be trained; what is frozen
             has its features stored.
         precision: of the stored features.
+        in_folds: each video is ranked among those of its fold. Of a model that has learned from
+            some of them this tells something about the others alone.
     """
     loaded = load_model(model, workspace)
     freeze(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     reader, _ = head_of(workspace, loaded, rows, precision)
+    if in_folds:
+        embedded = embed_videos(reader, workspace, rows)
+        galleries = fold_numbers(rows, seed)
+        return kept(workspace, model, {OUT_OF_FOLD: (embedded, rows, galleries)}, parameters)
+    parts = {name: [row for row in rows if row.split == name] for name in SPLITS}
+    measured: dict[str, Measured] = {
+        name: (embed_videos(reader, workspace, part), part, None) for name, part in parts.items()
+    }
+    return kept(workspace, model, measured, parameters)
+
+
+Measured = tuple[Embedded, Sequence[Example], NDArray[np.intp] | None]
+"""Embedded videos, the videos, and the gallery of each as in `measure`."""
+
+
+def kept(
+    workspace: Workspace,
+    model: ModelReference,
+    parts: Mapping[str, Measured],
+    parameters: EvaluationParameters,
+) -> Evaluation:
+    """The measures of embedded videos, their answers kept.
+
+    Args:
+        parts: name of a split → its videos.
+    """
     splits: dict[str, SplitEvaluation] = {}
     predictions: list[Prediction] = []
-    for split in SPLITS:
-        of_split = [row for row in rows if row.split == split]
-        evaluator = RecallEvaluator(workspace, of_split, split, parameters)
-        splits[split], answers = evaluator.evaluate(reader)
+    for split, (embedded, rows, galleries) in parts.items():
+        splits[split], answers = measure(embedded, rows, split, parameters, galleries)
         predictions += answers
-        metrics = ", ".join(
-            f"{k} {v:.3f}" for k, v in splits[split].metrics.items() if "-" not in k
-        )
-        logger.info("%s on %s (%d rows): %s", model.name, split, len(of_split), metrics)
+        metrics = splits[split].metrics.items()
+        told = ", ".join(f"{name} {value:.3f}" for name, value in metrics if "-" not in name)
+        logger.info("%s on %s (%d rows): %s", model.name, split, len(rows), told)
     stored = workspace.write_table("predictions", predictions)
     return Evaluation(model=model, splits=splits, predictions=stored)

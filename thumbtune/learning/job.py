@@ -20,8 +20,9 @@ from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision, bytes_of
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.callbacks import EpochLog, Logger, Progress
+from thumbtune.learning.candidates import Candidate, begin
 from thumbtune.learning.processes import one_of_several
-from thumbtune.learning.trained_model import TrainedModel, tuned_name
+from thumbtune.learning.trained_model import LossPoint, TrainedModel, tuned_name
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import trainable_parameters
 from thumbtune.parameters import EvaluationParameters, TrainingParameters
@@ -37,7 +38,11 @@ class TrainingJob(BaseModel):
     workspace: Workspace
     model: ModelReference
     examples: Table
+    candidate: Candidate
+    learns: tuple[str, ...]
+    """The splits that are learned from; with `valid` among them nothing validates."""
     parameters: TrainingParameters
+    """Of these what trains, and in how many processes."""
     evaluation: EvaluationParameters
     seed: int
     precision: Precision
@@ -52,20 +57,24 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
     loaded = load_model(job.model, job.workspace)
     trainable = freeze(loaded, job.parameters.trainable)
     rows = job.workspace.read_table(job.examples, Example)
-    splits = {name: [row for row in rows if row.split == name] for name in ("train", "valid")}
+    learned = [row for row in rows if row.split in job.learns]
+    valid = [row for row in rows if row.split == "valid" and "valid" not in job.learns]
     started = time.monotonic()
     head, encoded = head_of(job.workspace, loaded, rows, job.precision)
-    logger.info("Training on %s", encoded.told)
-    history, best_epoch = fine_tune(
-        head,
-        job.workspace,
-        splits["train"],
-        splits["valid"],
-        job.parameters,
-        job.evaluation,
-        job.seed,
-        [*([Progress()] if sys.stderr.isatty() else []), EpochLog(logger)],
-    )
+    logger.info("Training on %s: %s", encoded.told, job.candidate.told)
+    begin(head, job.candidate, learned)
+    history, best_epoch = list[LossPoint](), 0.0
+    if job.candidate.recipe:
+        history, best_epoch = fine_tune(
+            head,
+            job.workspace,
+            learned,
+            valid,
+            job.candidate.recipe.training,
+            job.evaluation,
+            job.seed,
+            [*([Progress()] if sys.stderr.isatty() else []), EpochLog(logger)],
+        )
     seconds = time.monotonic() - started
     if get_world_size() > 1:
         check_equal_weights(loaded)
@@ -77,6 +86,8 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
         fingerprint=saved.fingerprint,
         trainable=trainable,
         trained_on=encoded.told,
+        recipe=job.candidate.told,
+        pairs=len(learned),
         history=history,
         best_epoch=best_epoch,
         seconds=seconds,

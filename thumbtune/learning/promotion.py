@@ -1,7 +1,7 @@
-"""Promote the challenger to champion by a rule, on the same current test split."""
+"""Promote the challenger to champion by a rule, on the same videos."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from textwrap import shorten
 from typing import Literal
 
@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from thumbtune.channel.registry import Registry, Version
-from thumbtune.errors import UserError
+from thumbtune.data.splits import number_groups
+from thumbtune.data.thumbnails import Example
+from thumbtune.learning.candidates import UNTOUCHED
 from thumbtune.learning.evaluation import Evaluation, Prediction
-from thumbtune.learning.intervals import paired_interval
+from thumbtune.learning.intervals import design_effect, paired_interval
 from thumbtune.metrics import described
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+NOTHING_BETTER = "kept as it was: no recipe does better than the untouched model"
 
 Opponent = Literal["champion", "untouched"]
 Rule = Literal["higher", "better", "not_worse"]
@@ -64,7 +68,7 @@ class PairedDifference(BaseModel):
         low, high = self.interval
         return (
             f"{self.metric} {self.challenger:.3f} against the {self.opponent}'s {self.other:.3f} "
-            f"on {self.videos} test videos ({self.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
+            f"on {self.videos} videos ({self.difference:+.3f}, 95 % {low:+.3f} to {high:+.3f})"
         )
 
 
@@ -84,26 +88,26 @@ class Verdict(BaseModel):
     differences: list[PairedDifference] = []
 
 
-class NothingToCompareOnError(UserError, ValueError):
-    """No test video is left on which the comparison would be fair."""
-
-
 def paired_difference(
     opponent: Opponent,
     challenger: Sequence[Prediction],
     other: Sequence[Prediction],
     metric: str,
+    group_of: Mapping[str, int] | None = None,
 ) -> PairedDifference:
     """Compare two models video by video.
 
     Args:
         challenger, other: answers to the same videos, in any order.
+        group_of: video → number, equal for videos that belong together; None: none do.
     """
     of_video = {answer.video_id: answer for answer in other}
     pairs = [(answer, of_video[answer.video_id]) for answer in challenger]
     ours = _values([answer.rank for answer, _ in pairs], metric)
     theirs = _values([answer.rank for _, answer in pairs], metric)
     difference = ours - theirs
+    groups = np.array([group_of[a.video_id] for a in challenger]) if group_of else None
+    step, effect = described(metric).metric.step, design_effect(difference, groups)
     return PairedDifference(
         opponent=opponent,
         metric=metric,
@@ -112,7 +116,7 @@ def paired_difference(
         unchanged=all(_are_alike(*pair) for pair in pairs),
         challenger=float(ours.mean()),
         other=float(theirs.mean()),
-        interval=paired_interval(difference, described(metric).metric.step),
+        interval=paired_interval(difference, step, effect),
     )
 
 
@@ -176,39 +180,44 @@ def in_one_line(error: Exception) -> str:
     return shorten(f"{type(error).__name__}: {said[0]}" if said else type(error).__name__, 200)
 
 
+ENOUGH = 20
+"""Videos that a champion has not learned from; fewer hardly tell two models apart."""
+
+
 def compare(
     challenger: Sequence[Prediction],
     untouched: Sequence[Prediction],
     champion: Sequence[Prediction] | None,
     learned_from: set[str],
     metric: str,
-) -> list[PairedDifference]:
+    group_of: Mapping[str, int] | None = None,
+) -> tuple[list[PairedDifference], str]:
     """The challenger against the champion, if there is one, and against the untouched model.
 
     Args:
-        challenger, untouched, champion: answers on the test split.
-        learned_from: videos of the champion's training; they do not count against it. Splits by
-            hash are stable, so none is in test; another split.method may move a video there.
+        challenger, untouched, champion: answers on videos that the challenger has not learned from.
+        learned_from: videos of the champion's training; they do not count against it.
+        group_of: video → number, equal for videos that belong together.
 
-    Raises:
-        NothingToCompareOnError: the champion has learned from every test video.
+    Returns:
+        The differences, and why the champion is not among them though there is one.
     """
-    differences = []
-    if champion is not None:
-        fair = [answer for answer in challenger if answer.video_id not in learned_from]
-        if not fair:
-            raise NothingToCompareOnError(
-                f"the champion has learned from all {len(challenger)} videos of this test split. "
-                "Keep split.method `hash`, with the shares and the channel as they were."
-            )
-        differences.append(paired_difference("champion", fair, champion, metric))
-    differences.append(paired_difference("untouched", challenger, untouched, metric))
-    return differences
+    differences = [paired_difference("untouched", challenger, untouched, metric, group_of)]
+    if champion is None:
+        return differences, ""
+    fair = [answer for answer in challenger if answer.video_id not in learned_from]
+    if len(fair) < ENOUGH:
+        return differences, (
+            f"not compared with the champion, which has learned from all but {len(fair)} of the "
+            f"{len(challenger)} videos ({ENOUGH} are needed)"
+        )
+    return [paired_difference("champion", fair, champion, metric, group_of), *differences], ""
 
 
-def _on_test(workspace: Workspace, evaluation: Evaluation) -> list[Prediction]:
+def _answers(workspace: Workspace, evaluation: Evaluation) -> list[Prediction]:
+    """Those that count."""
     answers = workspace.read_table(evaluation.predictions, Prediction)
-    return [answer for answer in answers if answer.split == "test"]
+    return [answer for answer in answers if answer.split == evaluation.judged_on]
 
 
 def decide(
@@ -246,18 +255,21 @@ def decide(
     if current != met:
         return None
     differences: list[PairedDifference] = []
-    try:
-        differences = compare(
-            _on_test(workspace, challenger),
-            _on_test(workspace, untouched),
-            _on_test(workspace, champion) if champion else None,
+    if version.recipe == UNTOUCHED.told:
+        promoted, why = False, NOTHING_BETTER
+    else:
+        rows = workspace.read_table(version.examples, Example)
+        groups = zip((row.id for row in rows), number_groups(rows).tolist(), strict=True)
+        differences, apart = compare(
+            _answers(workspace, challenger),
+            _answers(workspace, untouched),
+            _answers(workspace, champion) if champion else None,
             set(present.learned_from) if present else set(),
             parameters.promotion.metric,
+            dict(groups),
         )
         asked = parameters.promotion
-        promoted, why = judge(differences, asked.rule, asked.margin, unmeasured)
-    except NothingToCompareOnError as error:
-        promoted, why = False, f"kept, not promoted: {error}"
+        promoted, why = judge(differences, asked.rule, asked.margin, unmeasured or apart)
     last = decisions[-1].number if decisions else 0
     chosen = version.number if promoted else current
     decision = registry.decide_after(last, version.number, chosen, why)

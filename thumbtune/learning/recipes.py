@@ -1,22 +1,23 @@
 """Recipes: how to train, and how well that does with several seeds."""
 
-import logging
 import statistics
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
+from torch import Tensor
 from tqdm import tqdm
 
-from thumbtune.clip.features import head_of
+from thumbtune.clip.features import head_of, reads_features
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
+from thumbtune.learning.candidates import Candidate, Recipe, begin, end_of
 from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_titles
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
@@ -25,22 +26,7 @@ from thumbtune.parameters import NegativesParameters, TrainingParameters, TrainP
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 
-if TYPE_CHECKING:  # of the extra `sweep`
-    pass
-
-logger = logging.getLogger(__name__)
-
-
 ARTICLE = TrainingParameters()
-
-
-class Recipe(BaseModel):
-    """How to train: what a trial sets, and what it leaves."""
-
-    model_config = ConfigDict(frozen=True)
-
-    training: TrainingParameters
-    negatives: NegativesParameters
 
 
 class Trial(BaseModel):
@@ -123,12 +109,12 @@ class RecipeTrainer:
         parameters: TrainParameters,
         precision: Precision,
     ) -> None:
-        self.workspace, self.parameters = workspace, parameters
+        self.workspace, self.model, self.parameters = workspace, model, parameters
         self.base = Recipe(training=parameters.training, negatives=parameters.negatives)
         loaded = load_model(model, workspace)
         freeze(loaded, parameters.training.trainable)
         self.head, _ = head_of(workspace, loaded, examples, precision)
-        self.untouched = trainable_parameters(self.head)
+        self.untouched = _what_may_change(self.head)
         self.embed = _title_embedder(text_model, examples)
 
     def with_negatives(
@@ -153,6 +139,15 @@ class RecipeTrainer:
         fine_tune(self.head, self.workspace, train, valid, training, evaluation, seed)
         return self.head
 
+    def do(self, candidate: Candidate, learned: Sequence[Example]) -> SentenceTransformer:
+        """The untouched model after a candidate has learned from rows, to its last epoch."""
+        set_parameters(self.head, self.untouched)
+        begin(self.head, candidate, learned)
+        if candidate.recipe:
+            how = (candidate.recipe.training, self.parameters.evaluation, self.parameters.seed)
+            fine_tune(self.head, self.workspace, learned, [], *how)
+        return self.head
+
     def measure(
         self, model: SentenceTransformer, examples: Sequence[Example], split: str
     ) -> dict[str, float]:
@@ -162,15 +157,29 @@ class RecipeTrainer:
         return {name: metrics[article_key(split, name)] for name in DECIDING}
 
 
+def _what_may_change(head: SentenceTransformer) -> dict[str, Tensor]:
+    """Copies of the parameters that train, and of those that a closed form is folded into."""
+    weights = trainable_parameters(head)
+    if reads_features(head):
+        folded = {id(each.bias) for each, _ in end_of(head).ends.values()}
+        named = head.named_parameters()
+        weights |= {name: each.detach().clone() for name, each in named if id(each) in folded}
+    return weights
+
+
 def _title_embedder(
     text_model: ModelReference | None, examples: Sequence[Example]
 ) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Looks titles up that were embedded once; without a text model nothing asks for it."""
-    vectors = {}
-    if text_model:
+    """Looks titles up; the text model embeds all of them when the first are asked for."""
+
+    @cache
+    def known() -> dict[str, NDArray[np.float32]]:
+        if text_model is None:
+            return {}
         titles = list(dict.fromkeys(example.title for example in examples))
-        vectors = dict(zip(titles, embed_titles(load_model(text_model), titles), strict=True))
-    return lambda asked: np.stack([vectors[title] for title in asked])
+        return dict(zip(titles, embed_titles(load_model(text_model), titles), strict=True))
+
+    return lambda asked: np.stack([known()[title] for title in asked])
 
 
 def article_recipe(base: Recipe) -> Recipe:

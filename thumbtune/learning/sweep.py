@@ -7,18 +7,24 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sklearn.model_selection import GroupKFold
 from tqdm import tqdm
 
 from thumbtune.clip.towers import Precision
+from thumbtune.data.splits import fold_numbers
 from thumbtune.data.thumbnails import Example
+from thumbtune.learning.candidates import Recipe
 from thumbtune.learning.evaluation import NotFiniteError
-from thumbtune.learning.recipes import SEARCHED, Recipe, RecipeTrainer, Sweep, Trial, article_recipe
+from thumbtune.learning.recipes import SEARCHED, RecipeTrainer, Sweep, Trial, article_recipe
 from thumbtune.metrics import PRIMARY
-from thumbtune.parameters import NegativesParameters, SearchParameters, TrainParameters
+from thumbtune.parameters import (
+    FOLDS,
+    SMALL,
+    NegativesParameters,
+    SearchParameters,
+    TrainParameters,
+)
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace, fingerprint
-from thumbtune.text.titles import number_titles
 
 if TYPE_CHECKING:  # of the extra `sweep`
     import optuna
@@ -26,8 +32,6 @@ if TYPE_CHECKING:  # of the extra `sweep`
 
 logger = logging.getLogger(__name__)
 
-SMALL = 500  # videos of train and valid; one validation split of fewer is too noisy
-FOLDS = 5
 BATCH_SIZES = (8, 16, 32, 64)
 METHODS = ("least_similar", "hard", "random", "none")
 
@@ -35,19 +39,18 @@ METHODS = ("least_similar", "hard", "random", "none")
 def folds_of(examples: Sequence[Example], folds: int, seed: int) -> list[list[Example]]:
     """The rows of train and valid, each time with another part as `valid`.
 
-    Equal titles stay together. With one fold the splits are as they are.
+    What belongs together stays together. With one fold the splits are as they are.
     """
     rows = [row for row in examples if row.split != "test"]
     if folds == 1:
         return [rows]
-    titles = number_titles([row.title for row in rows])
-    parts = GroupKFold(folds, shuffle=True, random_state=seed).split(rows, groups=titles)
+    numbers = fold_numbers(rows, seed, folds)
     return [
         [
-            row.model_copy(update={"split": "valid" if place in valid else "train"})
-            for place, row in enumerate(rows)
+            row.model_copy(update={"split": "valid" if number == fold else "train"})
+            for row, number in zip(rows, numbers, strict=True)
         ]
-        for valid in (set(held_out.tolist()) for _, held_out in parts)
+        for fold in range(folds)
     ]
 
 

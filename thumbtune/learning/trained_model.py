@@ -31,7 +31,12 @@ class TrainedModel(BaseModel):
     trainable: TrainableParameters
     trained_on: str
     """Stored features or the whole model, and why."""
+    recipe: str
+    """What was done, in words."""
+    pairs: int
+    """That it has learned from."""
     history: list[LossPoint]
+    """Empty where no Trainer was at work."""
     best_epoch: float
     """The epoch whose weights were kept."""
     seconds: float

@@ -71,14 +71,14 @@ def fine_tune(
 
     Args:
         model: a whole CLIP, or its head on stored features.
+        valid: rows to validate on; without any the last epoch is kept.
         callbacks: of the Trainer, such as `Progress`.
 
     Returns:
         The history of the losses, and the epoch whose weights the model has now.
     """
-    kept = KeptWeights(
-        trainable_parameters(model), parameters.interpolation, parameters.keep_best_epoch
-    )
+    best = parameters.keep_best_epoch and len(valid) > 0
+    kept = KeptWeights(trainable_parameters(model), parameters.interpolation, best)
     processes = get_world_size()
     share = parameters.batch_size // processes
 
@@ -96,7 +96,7 @@ def fine_tune(
                 per_device_eval_batch_size=share,
                 learning_rate=parameters.learning_rate,
                 batch_sampler=SAMPLERS[parameters.batches],
-                eval_strategy="epoch",
+                eval_strategy="epoch" if valid else "no",
                 save_strategy="no",
                 logging_steps=1,
                 seed=seed,
@@ -108,9 +108,9 @@ def fine_tune(
                 ddp_find_unused_parameters=False,  # it looks at the last column alone
             ),
             train_dataset=dataset(train),
-            eval_dataset=dataset(valid),
+            eval_dataset=dataset(valid) if valid else None,
             loss=ranking_loss(model, parameters),
-            evaluator=RecallEvaluator(workspace, valid, "valid", evaluation),
+            evaluator=RecallEvaluator(workspace, valid, "valid", evaluation) if valid else None,
             callbacks=[kept, *callbacks],
         )
         trainer.remove_callback(PrinterCallback)

@@ -7,11 +7,12 @@ from pathlib import Path
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from thumbtune.channel.source import source_of
+from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.metrics import TRIPLETS, described
 from thumbtune.parameters import TrainParameters
-from thumbtune.reporting.report import Comparison, FunnelStage, Report, compare
+from thumbtune.reporting.report import SPLIT_NAMES, Comparison, FunnelStage, Report, compare
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.text.escaping import as_code, for_markdown
 
@@ -52,15 +53,17 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> str:
 def model_card(
     parameters: TrainParameters,
     funnel: Sequence[FunnelStage],
+    plan: Plan,
     trained: TrainedModel,
     untouched: Evaluation,
+    article: Evaluation | None,
     fine_tuned: Evaluation,
 ) -> str:
     """The README.md of the model, with its metrics as the hub's evaluation results.
 
     https://huggingface.co/docs/hub/model-cards
     """
-    comparisons = compare(untouched, fine_tuned)
+    comparisons = compare(untouched, article, fine_tuned)
     publish = parameters.publish
     name = publish.model_repo or f"CLIP for {channel_name(parameters)}"
     data = ModelCardData(
@@ -82,7 +85,10 @@ def model_card(
         base=for_markdown(base_name(untouched.model)),
         repo=publish.model_repo or "model",
         trained=trained,
-        training=parameters.training,
+        training=plan.candidate.recipe.training if plan.candidate.recipe else None,
+        plan=plan,
+        judged=fine_tuned.judged,
+        cross_fit=plan.method == "cross_fit",
         negatives=parameters.negatives,
         trainable=" or ".join(map(for_markdown, parameters.training.trainable)),
         names=[as_code(parameter) for parameter in trained.trainable.names],
@@ -91,10 +97,11 @@ def model_card(
         seed=parameters.seed,
         rows=[
             (
-                f"{row.split} ({row.rows})",
+                f"{SPLIT_NAMES[row.split]} ({row.rows})",
                 metric_title(row.metric),
                 "" if row.chance is None else f"{row.chance:.3f}",
                 with_interval(row.untouched, row.untouched_interval),
+                "" if row.article is None else with_interval(row.article, row.article_interval),
                 with_interval(row.fine_tuned, row.fine_tuned_interval),
             )
             for row in comparisons

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from thumbtune.data.thumbnails import Example, load_image
-from thumbtune.learning.evaluation import Prediction
+from thumbtune.learning.evaluation import OUT_OF_FOLD, Prediction
 from thumbtune.learning.recipes import Trial
 from thumbtune.learning.trained_model import LossPoint
 from thumbtune.store.workspace import Workspace
@@ -58,10 +58,10 @@ class Miss(NamedTuple):
 def worst_misses(
     examples: Sequence[Example], predictions: Sequence[Prediction], most: int = 12
 ) -> list[Miss]:
-    """The misses on the test split, or on valid if test has none; the highest rank first."""
+    """The misses on what decides, or on valid if it has none; the highest rank first."""
     rows = {example.id: example for example in examples}
     missed = [answer for answer in predictions if answer.rank > 1]
-    misses = [answer for answer in missed if answer.split == "test"]
+    misses = [answer for answer in missed if answer.split in ("test", OUT_OF_FOLD)]
     misses = misses or [answer for answer in missed if answer.split == "valid"]
     misses.sort(key=lambda answer: (-answer.rank, answer.similarity - answer.top_similarity))
     return [Miss(rows[answer.video_id], answer) for answer in misses[:most]]
@@ -71,7 +71,7 @@ def misses_heading(split: str | None) -> str:
     """What to write over the misses on a split, or over their absence (None)."""
     if split is None:
         return "No misses: every thumbnail finds its own title"
-    return f"Worst misses on the {split} split"
+    return f"Worst misses {'of all videos' if split == OUT_OF_FOLD else f'on the {split} split'}"
 
 
 def loss_curve(history: Sequence[LossPoint], best_epoch: float) -> bytes:

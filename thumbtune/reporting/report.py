@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from thumbtune.channel.source import short_name
 from thumbtune.data.splits import leakage
 from thumbtune.data.thumbnails import Example
+from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation, Prediction, article_key
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.metrics import Described, described
@@ -24,6 +25,7 @@ from thumbtune.reporting.figures import (
     thumbnail_jpeg,
     worst_misses,
 )
+from thumbtune.reporting.insights import Pair, best, mismatched, slices, together
 from thumbtune.store.workspace import Table, Workspace, fingerprint
 
 logger = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ def left_out(funnel: Sequence[FunnelStage]) -> str:
 
 
 class Comparison(BaseModel):
-    """One metric on one split, of the untouched and of the fine-tuned model."""
+    """One metric on one split, of the untouched model, the article's recipe and the new model."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -68,6 +70,9 @@ class Comparison(BaseModel):
     """What a model gets that knows nothing, where that can be told."""
     untouched: float
     untouched_interval: tuple[float, float] | None
+    article: float | None = None
+    """None if it was not measured."""
+    article_interval: tuple[float, float] | None = None
     fine_tuned: float
     fine_tuned_interval: tuple[float, float] | None
 
@@ -118,11 +123,14 @@ class Report(BaseModel):
         )
 
 
-def compare(untouched: Evaluation, fine_tuned: Evaluation) -> list[Comparison]:
-    """Both models side by side, on the test split first."""
+def compare(
+    untouched: Evaluation, article: Evaluation | None, fine_tuned: Evaluation
+) -> list[Comparison]:
+    """The models side by side, on what decides first."""
     rows = []
-    for split in reversed(SPLITS):
+    for split in reversed(untouched.splits):
         before, after = untouched.splits[split], fine_tuned.splits[split]
+        between = article.splits[split] if article else None
         rows += [
             Comparison(
                 split=split,
@@ -131,6 +139,8 @@ def compare(untouched: Evaluation, fine_tuned: Evaluation) -> list[Comparison]:
                 chance=before.chance.get(metric, described(metric).metric.chance),
                 untouched=before.metrics[metric],
                 untouched_interval=before.intervals.get(metric),
+                article=between.metrics.get(metric) if between else None,
+                article_interval=between.intervals.get(metric) if between else None,
                 fine_tuned=after.metrics[metric],
                 fine_tuned_interval=after.intervals.get(metric),
             )
@@ -140,8 +150,10 @@ def compare(untouched: Evaluation, fine_tuned: Evaluation) -> list[Comparison]:
 
 
 def metrics_json(
+    plan: Plan,
     trained: TrainedModel,
     untouched: Evaluation,
+    article: Evaluation | None,
     fine_tuned: Evaluation,
     funnel: Sequence[FunnelStage],
 ) -> dict[str, Any]:
@@ -160,12 +172,25 @@ def metrics_json(
         "chance": flat(untouched, "chance"),
         "untouched": flat(untouched, "metrics"),
         "untouched_95_percent": flat(untouched, "intervals"),
+        **(
+            {
+                "article": flat(article, "metrics"),
+                "article_95_percent": flat(article, "intervals"),
+            }
+            if article
+            else {}
+        ),
         "fine_tuned": flat(fine_tuned, "metrics"),
         "fine_tuned_95_percent": flat(fine_tuned, "intervals"),
         "trainable_parameters": {
             **trained.trainable.model_dump(),
             "share": trained.trainable.share,
         },
+        "recipe": plan.candidate.model_dump(exclude_none=True),
+        "why": plan.why,
+        "tried": [each.model_dump(exclude_none=True) for each in plan.tried],
+        "judged_on": fine_tuned.judged_on,
+        "gallery": fine_tuned.judged.gallery,
         "trained_on": trained.trained_on,
         "best_epoch": trained.best_epoch,
         "training_seconds": round(trained.seconds, 1),
@@ -222,32 +247,47 @@ def report_html(
     workspace: Workspace,
     parameters: TrainParameters,
     funnel: Sequence[FunnelStage],
+    examples: Sequence[Example],
+    plan: Plan,
     trained: TrainedModel,
     untouched: Evaluation,
+    article: Evaluation | None,
     fine_tuned: Evaluation,
     misses: Sequence[Miss],
-    curve: bytes,
+    curve: bytes | None,
     leak: str | None = None,
 ) -> str:
     """The report as one page that needs no other file; titles are escaped.
 
     Args:
+        curve: of the training; None if there were no epochs.
         leak: what is to say of titles that stand in train and outside of it.
     """
-    comparisons = compare(untouched, fine_tuned)
+    comparisons = compare(untouched, article, fine_tuned)
+    pairs = pairs_of(workspace, examples, fine_tuned)
+    judged = fine_tuned.judged
     template = html_templates("thumbtune.reporting").get_template("report.html.jinja")
     return template.render(
         leak=leak,
         channel=short_name(parameters.source, parameters.channel or "the sample channel"),
         base=untouched.model.name,
         trained=trained,
-        epochs=parameters.training.epochs,
-        headline=headline(comparisons),
-        splits={split: [row for row in comparisons if row.split == split] for split in SPLITS},
+        plan=plan,
+        judged_on=fine_tuned.judged_on,
+        judged=judged,
+        headline=headline(comparisons, fine_tuned.judged_on),
+        splits={
+            split: [row for row in comparisons if row.split == split] for split in untouched.splits
+        },
+        names=SPLIT_NAMES,
+        slices=slices(pairs),
+        best=_pictured(workspace, best(pairs)),
+        mismatched=_pictured(workspace, mismatched(pairs, judged.gallery or judged.rows)),
+        together=[alike.examples for alike in together(examples)],
         funnel=funnel,
         heading=misses_heading(misses[0].prediction.split if misses else None),
-        misses=[(miss, data_uri(thumbnail_jpeg(workspace, miss.example))) for miss in misses],
-        curve=data_uri(curve),
+        misses=_pictured(workspace, misses),
+        curve=data_uri(curve) if curve else None,
         parameters=[
             {"stage": stage, "name": name, "value": row["value"]}
             for row in parameter_table(parameters)
@@ -256,9 +296,33 @@ def report_html(
     )
 
 
-def headline(comparisons: Sequence[Comparison]) -> list[Comparison]:
+SPLIT_NAMES = {
+    "out_of_fold": "all videos, each out of its fold",
+    **{split: split for split in SPLITS},
+}
+"""What splits are called on a page."""
+
+
+def pairs_of(
+    workspace: Workspace, examples: Sequence[Example], evaluation: Evaluation
+) -> list[Pair]:
+    """The videos that decide, with what the model answered to each."""
+    rows = {example.id: example for example in examples}
+    answers = workspace.read_table(evaluation.predictions, Prediction)
+    return [
+        Pair(rows[answer.video_id], answer)
+        for answer in answers
+        if answer.split == evaluation.judged_on
+    ]
+
+
+def _pictured(workspace: Workspace, pairs: Sequence[Pair | Miss]) -> list[tuple[Pair | Miss, str]]:
+    return [(pair, data_uri(thumbnail_jpeg(workspace, pair.example))) for pair in pairs]
+
+
+def headline(comparisons: Sequence[Comparison], judged_on: str) -> list[Comparison]:
     """What a report begins with: of each metric that has a sentence both ways, side by side."""
-    rows = [row for row in comparisons if row.split == "test" and row.described.headline]
+    rows = [row for row in comparisons if row.split == judged_on and row.described.headline]
     order = list(dict.fromkeys(row.described.metric.name for row in rows))
     return sorted(rows, key=lambda row: order.index(row.described.metric.name))
 
@@ -274,24 +338,26 @@ def write_page(
     parameters: TrainParameters,
     funnel: list[FunnelStage],
     examples: Table,
+    plan: Plan,
     trained: TrainedModel,
     untouched: Evaluation,
+    article: Evaluation | None,
     fine_tuned: Evaluation,
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model."""
     folder = trained.folder(workspace)
     rows = workspace.read_table(examples, Example)
     misses = worst_misses(rows, workspace.read_table(fine_tuned.predictions, Prediction))
-    curve = loss_curve(trained.history, trained.best_epoch)
-    metrics = metrics_json(trained, untouched, fine_tuned, funnel)
-    told = leakage(rows, parameters.split.method)
-    models = (trained, untouched, fine_tuned)
-    page = report_html(workspace, parameters, funnel, *models, misses, curve, told)
+    curve = loss_curve(trained.history, trained.best_epoch) if trained.history else None
+    models = (plan, trained, untouched, article, fine_tuned)
+    metrics = metrics_json(*models, funnel)
+    told = leakage(rows, parameters.split.method) if plan.method == "holdout" else None
+    page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, told)
     contents = {
         "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
         "parameters.json": parameters.model_dump_json(indent=1).encode(),
         "misses.json": json.dumps(misses_json(misses), indent=1, ensure_ascii=False).encode(),
-        "loss_curve.png": curve,
+        **({"loss_curve.png": curve} if curve else {}),
         "misses.jpg": miss_sheet(workspace, misses),
         "report.html": page.encode(),
     }

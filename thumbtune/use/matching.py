@@ -33,7 +33,13 @@ from thumbtune.data.thumbnails import (
     verify,
 )
 from thumbtune.errors import UserError
-from thumbtune.learning.evaluation import Embeddings, embed_examples, embed_images, embed_titles
+from thumbtune.learning.evaluation import (
+    Embeddings,
+    Prediction,
+    embed_examples,
+    embed_images,
+    embed_titles,
+)
 from thumbtune.parameters import ThumbnailsParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Workspace
@@ -73,7 +79,8 @@ class OwnPairs(NamedTuple):
     """What a title is held against."""
 
     cosines: Embeddings
-    """Of the pairs that the model was not trained on, ascending."""
+    """Of the pairs that the model was not trained on, ascending; after a cross-fit of all pairs,
+    each by a model that was not trained on it."""
     titles: dict[str, list[int]]
     """`same_title` of all titles of the channel → rows of their vectors, one for each spelling."""
     vectors: Embeddings
@@ -188,15 +195,16 @@ class Matcher:
         examples = examples_of(workspace, version)
         freeze(model, asked.training.trainable)
         wanted = asked.features.precision
+        unseen = _unseen(workspace, version, examples, untouched)
         left_out: dict[str, int] = {}
         try:
-            own, precision = _own_pairs(workspace, examples, model, wanted)
+            own, precision = _own_pairs(workspace, examples, model, wanted, unseen)
         except (OSError, BadThumbnailError):
             examples, left_out = _readable(workspace, examples)
             if not left_out:  # something else is wrong
                 raise
-            _check_enough(workspace, version, examples)
-            own, precision = _own_pairs(workspace, examples, model, wanted)
+            _check_enough(workspace, version, examples, unseen)
+            own, precision = _own_pairs(workspace, examples, model, wanted, unseen)
         fingerprint = reference.fingerprint
         return cls(name, model, fingerprint, asked.thumbnails, own, precision, left_out)
 
@@ -276,19 +284,30 @@ def _own_pairs(
     examples: Sequence[Example],
     model: SentenceTransformer,
     wanted: Precision,
+    unseen: Mapping[str, float | None],
 ) -> tuple[OwnPairs, Precision]:
+    """What a title is held against, and the precision of its vectors.
+
+    Args:
+        unseen: see `_unseen`.
+    """
     precision, _ = precision_for(workspace, model, examples, wanted)
     reader, _ = head_of(workspace, model, examples, precision)
     titles = list(dict.fromkeys(example.title for example in examples))
     place = {title: row for row, title in enumerate(titles)}
     images, vectors = embed_examples(reader, workspace, examples, titles)
     own = vectors[[place[example.title] for example in examples]]
-    held_out = [example.split != "train" for example in examples]
     spellings: defaultdict[str, list[int]] = defaultdict(list)
     for row, title in enumerate(titles):
         spellings[same_title(title)].append(row)
-    cosines = np.sort((images * own).sum(axis=1)[held_out])
-    return OwnPairs(cosines, dict(spellings), vectors), precision
+    now = (images * own).sum(axis=1)
+    cosines = [
+        float(cosine) if known is None else known
+        for cosine, example in zip(now, examples, strict=True)
+        if example.id in unseen
+        for known in [unseen[example.id]]
+    ]
+    return OwnPairs(np.sort(np.array(cosines, np.float32)), dict(spellings), vectors), precision
 
 
 def _readable(
@@ -319,9 +338,29 @@ def counted(left_out: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items())
 
 
-def _check_enough(workspace: Workspace, version: Version, examples: Sequence[Example]) -> None:
+def _unseen(
+    workspace: Workspace, version: Version, examples: Sequence[Example], untouched: bool
+) -> dict[str, float | None]:
+    """Videos that the model has not learned from → their cosine if another model is to tell it.
+
+    After a cross-fit these are all; so they are of the untouched model, which tells them itself.
+    """
+    answers = version.answers
+    if answers and not untouched and answers.is_whole(workspace):
+        told = workspace.read_table(answers, Prediction)
+        return {answer.video_id: answer.similarity for answer in told}
+    learned = set() if answers else set(version.learned_from)
+    return {example.id: None for example in examples if example.id not in learned}
+
+
+def _check_enough(
+    workspace: Workspace,
+    version: Version,
+    examples: Sequence[Example],
+    unseen: Mapping[str, float | None],
+) -> None:
     """Raise NoModelError if no pair is left that a title can be held against."""
-    if all(example.split == "train" for example in examples):
+    if not any(example.id in unseen for example in examples):
         raise NoModelError(pictures_gone(workspace, f"thumbnails of version {version.number}"))
 
 

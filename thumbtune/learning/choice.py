@@ -1,0 +1,283 @@
+"""Choose by evidence: each candidate in folds, on videos that it has not learned from.
+
+A choice among several looks better on what chose it than it is, so a cross-fit chooses anew for
+each fold, within the others (nested cross-validation: Varma and Simon 2006,
+doi:10.1186/1471-2105-7-91). A model that has left out folds 1 and 2 serves for both, so all that
+takes only K (K + 1) / 2 trainings of a candidate.
+"""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from sentence_transformers import SentenceTransformer
+
+from thumbtune.clip.towers import KINDS
+from thumbtune.data.splits import number_groups
+from thumbtune.data.thumbnails import Example
+from thumbtune.learning.candidates import (
+    UNTOUCHED,
+    Candidate,
+    Pooled,
+    article_candidate,
+    end_of,
+    given_candidate,
+    has_projections_to_train,
+    untouched_maps,
+)
+from thumbtune.learning.closed_form import ClosedForm, Maps, Moments, Whitened
+from thumbtune.learning.evaluation import Embedded, NotFiniteError, embed_videos
+from thumbtune.learning.full_batches import FullBatches, train_on_all
+from thumbtune.learning.intervals import design_effect
+from thumbtune.learning.recipes import RecipeTrainer
+from thumbtune.metrics import PRIMARY, described
+
+logger = logging.getLogger(__name__)
+
+RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
+PRIORS = (0.0, 0.2, 0.5, 0.8, 0.95)
+"""With few pairs, or a CLIP that knows such pictures, the prior should weigh much."""
+
+FROM_UNTOUCHED = FullBatches(steps=100, pace=0.012)
+FROM_CLOSED_FORM = FullBatches(steps=60, pace=0.004)
+MOST_AT_ONCE = 1000
+"""Pairs of a full batch: its similarities and what Adam does with them take seconds beyond."""
+
+Out = frozenset[int]
+"""Numbers of folds that are left out."""
+
+
+class Tried(BaseModel):
+    """A candidate, and how it did in the folds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    candidate: Candidate
+    mrr: float
+    """Mean over the videos, each ranked in its fold; 0 if the training diverged."""
+    above: float
+    """MRR above the untouched model's."""
+    error: float
+    """Standard error of that, paired, over groups of videos that belong together."""
+
+
+class Choice(BaseModel):
+    """The candidates, and which of them is taken."""
+
+    model_config = ConfigDict(frozen=True)
+
+    taken: Candidate
+    tried: list[Tried]
+    """The best one of each kind, in the order of the list of candidates."""
+    why: str
+
+
+class CrossFit(NamedTuple):
+    """Every video by a model of its fold's, for each of three ways to train."""
+
+    galleries: NDArray[np.intp]
+    """Number of each video's fold, shape (videos,)."""
+    untouched: Embedded
+    article: Embedded
+    chosen: Embedded
+    choices: list[Choice]
+    """That of each fold, made within the others."""
+
+
+class Learner:
+    """Candidates on one channel's stored features, each with some folds left out.
+
+    Args:
+        examples: the videos that may be learned from.
+        folds: the fold of each, from 0 up, shape (videos,).
+        others: what else is tried, such as the last sweep's choice.
+    """
+
+    def __init__(
+        self,
+        trainer: RecipeTrainer,
+        examples: Sequence[Example],
+        folds: NDArray[np.intp],
+        others: Sequence[Candidate] = (),
+    ) -> None:
+        self.trainer, self.examples, self.folds, self.others = trainer, examples, folds, others
+        self.numbers = list(range(int(folds.max()) + 1))
+        self.pooled = Pooled.of(trainer.head, examples)
+        self.moments = [self.pooled.some(self._rows(fold)).moments for fold in self.numbers]
+        self.untouched = untouched_maps(end_of(trainer.head))
+        self.trains = has_projections_to_train(trainer.head)
+        self._whitened: dict[Out, Whitened] = {}
+        self._gains: dict[tuple[Candidate, Out], NDArray[np.float64]] = {}
+
+    def candidates(self, out: Out) -> list[list[Candidate]]:
+        """What is tried with some folds left out: kinds of candidates, of each the best counts.
+
+        What goes on from the closed form does so from its best.
+        """
+        given = given_candidate(self.trainer.base)
+        kinds = [[UNTOUCHED], [given], *([other] for other in self.others)]
+        if not self.trains:
+            return kinds
+        forms = [
+            Candidate(name="closed form", start=ClosedForm(ridge=ridge, prior=prior))
+            for ridge, prior in product(RIDGES, PRIORS)
+        ]
+        start = max(forms, key=partial(self.mrr, out=out)).start
+        kinds.append(forms)
+        if len(self.examples) <= MOST_AT_ONCE:
+            polished = Candidate(
+                name="closed form, then the ranking loss",
+                start=start,
+                full_batches=FROM_CLOSED_FORM,
+            )
+            full = Candidate(name="the ranking loss on full batches", full_batches=FROM_UNTOUCHED)
+            kinds += [[polished], [full]]
+        return kinds
+
+    def choose(self, out: Out = frozenset()) -> Choice:
+        """Choose by the folds that are not left out; nothing of the others is looked at.
+
+        The untouched model is taken unless the best one beats it by more than a standard error.
+        """
+        tried = []
+        for kind in self.candidates(out):
+            best = max(kind, key=partial(self.mrr, out=out))
+            above, error = self._above_untouched(best, out)
+            score = self.mrr(best, out=out)
+            tried.append(Tried(candidate=best, mrr=score, above=above, error=error))
+        best_of_all = max(tried, key=lambda each: each.mrr)
+        if best_of_all.above > best_of_all.error:
+            why = f"does best in {len(self.numbers) - len(out)} folds"
+            return Choice(taken=best_of_all.candidate, tried=tried, why=why)
+        why = "kept: nothing beats it by more than one standard error"
+        return Choice(taken=UNTOUCHED, tried=tried, why=why)
+
+    def cross_fit(self, candidate: Candidate | None = None) -> CrossFit:
+        """Each video by the model of its fold, which has not learned from it.
+
+        Args:
+            candidate: what is done in each fold; None: what is chosen within the others.
+        """
+        article = article_candidate(self.trainer.base)
+        outs = [frozenset({fold}) for fold in self.numbers]
+        choices = [Choice(taken=candidate, tried=[], why="given") for _ in outs if candidate]
+        choices = choices or [self.choose(out) for out in outs]
+        taken = [choice.taken for choice in choices]
+        return CrossFit(
+            galleries=self.folds,
+            untouched=self._assembled([UNTOUCHED] * len(outs)),
+            article=self._assembled([article] * len(outs)),
+            chosen=self._assembled(taken),
+            choices=choices,
+        )
+
+    def mrr(self, candidate: Candidate, out: Out) -> float:
+        """Mean over the videos of the folds that are not left out."""
+        return float(self._all_gains(candidate, out).mean())
+
+    def _above_untouched(self, candidate: Candidate, out: Out) -> tuple[float, float]:
+        difference = self._all_gains(candidate, out) - self._all_gains(UNTOUCHED, out)
+        groups = number_groups(self._some(np.flatnonzero(self._learned(out))))
+        effect = design_effect(difference, groups)
+        error = np.sqrt(difference.var(ddof=1) / len(difference) * effect)
+        return float(difference.mean()), float(error)
+
+    def _all_gains(self, candidate: Candidate, out: Out) -> NDArray[np.float64]:
+        """Of each video that is not left out, by the model that left out its fold too."""
+        gains = np.zeros(len(self.examples))
+        for fold in self.numbers:
+            if fold not in out:
+                gains[self._rows(fold)] = self._gains_on(candidate, out | {fold}, fold)
+        return gains[self._learned(out)]
+
+    def _gains_on(self, candidate: Candidate, out: Out, fold: int) -> NDArray[np.float64]:
+        """What each video of a fold gains by a candidate that has learned without some folds."""
+        if candidate.changes_nothing:
+            out = frozenset({fold})
+        if (candidate, out) not in self._gains:
+            self._learn(candidate, out)
+        gains = self._gains[candidate, out]
+        return gains[self._rows(fold)]
+
+    def _learn(self, candidate: Candidate, out: Out) -> None:
+        """Keep the gains of the folds that were left out, in the places of their videos."""
+        gains = np.zeros(len(self.examples))
+        try:
+            for fold, embedded in self._embedded(candidate, out).items():
+                texts = self.pooled.texts[self._rows(fold)]
+                rank = embedded.rankings(texts, None)[""].rank
+                gains[self._rows(fold)] = described(PRIMARY).metric.gain(rank)
+        except NotFiniteError:  # diverged
+            logger.warning("%s diverges", candidate.told)
+        self._gains[candidate, out] = gains
+
+    def _embedded(self, candidate: Candidate, out: Out) -> dict[int, Embedded]:
+        """Fold that was left out → its videos, embedded."""
+        if candidate.recipe is None:
+            maps = self._maps(candidate, out)
+            return {fold: self._by(maps, fold) for fold in out}
+        model = self._trained(candidate, out)
+        workspace = self.trainer.workspace
+        return {fold: embed_videos(model, workspace, self._some(self._rows(fold))) for fold in out}
+
+    def _trained(self, candidate: Candidate, out: Out) -> SentenceTransformer:
+        """With negatives that are mined among the rows that are learned from."""
+        rows = self._some(np.flatnonzero(self._learned(out)))
+        if candidate.recipe:
+            negatives = candidate.recipe.negatives
+            if negatives.method == "given":  # they may be of a fold that was left out
+                negatives = negatives.model_copy(update={"method": "none"})
+            of_train = [row.model_copy(update={"split": "train"}) for row in rows]
+            rows = self.trainer.with_negatives(of_train, negatives)
+        return self.trainer.do(candidate, rows)
+
+    def _maps(self, candidate: Candidate, out: Out) -> Maps:
+        maps = self.untouched
+        if candidate.start:
+            maps = self._white(out).solve(candidate.start)
+        if candidate.full_batches:
+            learned = self.pooled.some(np.flatnonzero(self._learned(out)))
+            maps = train_on_all(maps, learned.outputs, learned.texts, candidate.full_batches)
+        return maps
+
+    def _white(self, out: Out) -> Whitened:
+        if out not in self._whitened:
+            kept = [part for fold, part in enumerate(self.moments) if fold not in out]
+            self._whitened[out] = Whitened(Moments.total(kept), self.untouched.maps)
+        return self._whitened[out]
+
+    def _by(self, maps: Maps, fold: int) -> Embedded:
+        outputs = self.pooled.some(self._rows(fold)).outputs
+        images, titles = (_unit(maps.embed(kind, outputs[kind])) for kind in KINDS)
+        return Embedded(images, titles)
+
+    def _assembled(self, candidates: Sequence[Candidate]) -> Embedded:
+        """All videos, those of each fold by its candidate, which has learned from all others."""
+        workspace = self.trainer.workspace
+        parts = []
+        for fold, candidate in zip(self.numbers, candidates, strict=True):
+            model = self._trained(candidate, frozenset({fold}))
+            parts.append(embed_videos(model, workspace, self._some(self._rows(fold))))
+        back = np.argsort(np.concatenate([self._rows(fold) for fold in self.numbers]))
+        return Embedded.joined(parts, back)
+
+    def _rows(self, fold: int) -> NDArray[np.intp]:
+        return np.flatnonzero(self.folds == fold)
+
+    def _learned(self, out: Out) -> NDArray[np.bool_]:
+        return ~np.isin(self.folds, list(out))
+
+    def _some(self, rows: NDArray[np.intp]) -> list[Example]:
+        return [self.examples[row] for row in rows]
+
+
+def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.isfinite(lengths).all():
+        raise NotFiniteError("The vectors are not finite.")
+    return (vectors / np.maximum(lengths, np.finfo(float).tiny)).astype(np.float32)
