@@ -63,7 +63,12 @@ def sweep(parameters: SweepParameters) -> SweepRun:
 
 
 def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> SweepRun:
-    """The story from top to bottom."""
+    """The story from top to bottom.
+
+    Whatever `evaluation.method` says: folds choose, and test is kept for the end.
+    """
+    on_test = parameters.evaluation.model_copy(update={"method": "holdout"})
+    parameters = parameters.model_copy(update={"evaluation": on_test})
     identify(workspace, parameters, call_youtube)
     stages = Stages(workspace, parameters.refresh)
     model, text_model = find_models(parameters, stages)

@@ -31,14 +31,23 @@ from thumbtune.data.thumbnails import DamagedThumbnailError, ThumbnailBatch, rem
 from thumbtune.flows.command_line import run_script
 from thumbtune.flows.next_steps import next_steps
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
-from thumbtune.learning.evaluation import Evaluation
+from thumbtune.learning.choosing import Plan
+from thumbtune.learning.evaluation import OUT_OF_FOLD, Evaluation
+from thumbtune.learning.last_sweep import last_sweep
 from thumbtune.learning.promotion import Verdict, in_one_line
-from thumbtune.parameters import ThumbnailsParameters, TrainParameters, takes
+from thumbtune.learning.trained_model import TrainedModel
+from thumbtune.parameters import (
+    NegativesParameters,
+    ThumbnailsParameters,
+    TrainParameters,
+    in_folds,
+    takes,
+)
 from thumbtune.reporting.report import FunnelStage, left_out
 from thumbtune.store.disk import disk_error, disk_errors_explained
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
-from thumbtune.tasks.artifacts import post_artifacts, post_verdict
+from thumbtune.tasks.artifacts import post_artifacts, post_field_score, post_verdict
 from thumbtune.tasks.caching import Stages
 from thumbtune.tasks.call_youtube import call_youtube
 from thumbtune.tasks.choose_precision import choose_precision
@@ -51,10 +60,12 @@ from thumbtune.tasks.fetch_videos import fetch_videos
 from thumbtune.tasks.index_thumbnails import index_thumbnails
 from thumbtune.tasks.mine_negatives import mine_negatives
 from thumbtune.tasks.notifications import notify_failure, notify_verdict
+from thumbtune.tasks.plan_run import plan_run
 from thumbtune.tasks.promote import promote
 from thumbtune.tasks.publish import publish
 from thumbtune.tasks.register import register
 from thumbtune.tasks.resolve_model import resolve_model
+from thumbtune.tasks.score_in_field import score_in_field
 from thumbtune.tasks.split_videos import split_videos
 from thumbtune.tasks.train_model import train_model
 from thumbtune.tasks.write_cards import write_cards
@@ -71,8 +82,14 @@ class TrainRun(BaseModel):
     """Folder that `SentenceTransformer` loads."""
     report: str
     """Page to open in a browser."""
+    recipe: str
+    """What was done to the untouched model."""
+    judged_on: str
+    """`test`, or `out_of_fold`: all videos, each by a model that has not learned from it."""
     untouched_metrics: dict[str, float]
-    """All metrics of the untouched model on the test split."""
+    """All metrics of the untouched model there."""
+    article_metrics: dict[str, float] | None
+    """Those of the article's recipe; None of a model that would be trained whole for it."""
     fine_tuned_metrics: dict[str, float]
     verdict: Verdict
     """Whether it became the channel's champion."""
@@ -83,7 +100,7 @@ class TrainRun(BaseModel):
 
     @property
     def untouched_recall_at_1(self) -> float:
-        """From thumbnail to title, on the test split."""
+        """From thumbnail to title."""
         return self.untouched_metrics["Recall@1"]
 
     @property
@@ -155,32 +172,39 @@ def train_and_promote(
     remember_folder(model, workspace)
     funnel, videos, examples, work = collect(workspace, parameters, stages, text_model)
 
-    fragments = parameters.training.trainable
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
 
-    how = (parameters.training, parameters.evaluation, parameters.seed, precision)
-    trained = stages.run(train_model, workspace, model, examples, *how).tuned_from(model)
-    measures = (fragments, parameters.evaluation, precision)
-    untouched, fine_tuned = (
-        stages.run(evaluate, workspace, each, examples, *measures).of(each)
-        for each in (model, trained.model)
+    if champion := registry.champion():
+        own = precision if is_of_kind(champion, model, parameters) else "float32"
+        look_back(workspace, parameters, champion, examples, own)
+    others = last_sweep(registry)
+    data = (workspace, model, text_model, examples)
+    plan = stages.run(plan_run, *data, parameters.for_learning(), precision, others)
+    get_run_logger().info("Recipe: %s, %s", plan.candidate.told, plan.why)
+    what = (plan.candidate, list(plan.learns), parameters.training)
+    how = (parameters.evaluation, parameters.seed, precision)
+    trained = stages.run(train_model, workspace, model, examples, *what, *how).tuned_from(model)
+    models = compare_models(
+        workspace, model, trained, examples, parameters, plan, precision, stages
     )
+    untouched, article, fine_tuned = models
 
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
-    figures = (trained, untouched, fine_tuned)
+    figures = (plan, trained, *models)
     report = stages.run(write_report, workspace, told, funnel, examples, *figures)
-    stages.run(write_cards, workspace, told, funnel, *figures)
+    stages.run(write_cards, workspace, told, funnel, examples, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     seen = [video.id for video in workspace.read_table(videos, Video)]
-    version = register(workspace, told, seen, examples, untouched, fine_tuned)
+    version = register(workspace, told, seen, examples, plan, untouched, fine_tuned)
     verdict = None
     while verdict is None:  # somebody may choose another champion by hand while one is measured
         decided += tell_of_others(registry.decisions()[decided:], registry)
         champion, met = registry.champion(), ChampionMeasured()
         if champion and not registry.decision_on(version.number):
             own = precision if is_of_kind(champion, model, parameters) else "float32"
-            met = measure(workspace, champion, examples, parameters, own, stages)
+            in_folds = plan.method == "cross_fit"
+            met = measure(workspace, champion, examples, parameters, own, in_folds, stages)
         verdict = promote(workspace, told, version, untouched, fine_tuned, *met)
     registry.note_seen(seen)
     post_verdict(verdict)
@@ -194,12 +218,41 @@ def train_and_promote(
     return TrainRun(
         model=str(folder_of(trained.model, workspace)),
         report=str(workspace.place(f"{report.folder}/report.html")),
-        untouched_metrics=untouched.splits["test"].metrics,
-        fine_tuned_metrics=fine_tuned.splits["test"].metrics,
+        recipe=f"{plan.candidate.told}: {plan.why}",
+        judged_on=fine_tuned.judged_on,
+        untouched_metrics=untouched.judged.metrics,
+        article_metrics=article.judged.metrics if article else None,
+        fine_tuned_metrics=fine_tuned.judged.metrics,
         verdict=verdict,
         left_out=left_out(funnel),
         stages=stages.summary(),
     )
+
+
+def compare_models(
+    workspace: Workspace,
+    model: ModelReference,
+    trained: TrainedModel,
+    examples: Table,
+    parameters: TrainParameters,
+    plan: Plan,
+    precision: Precision,
+    stages: Stages,
+) -> tuple[Evaluation, Evaluation | None, Evaluation]:
+    """The measures of the untouched model, the article's recipe and the one that was trained.
+
+    The article's is None where it would cost a training of the whole model.
+    """
+    article = plan.figures.get("article")
+    if plan.method == "cross_fit":
+        untouched, chosen = plan.figures["untouched"], plan.figures["chosen"]
+        return untouched.of(model), article, chosen.of(trained.model)
+    how = (parameters.training.trainable, parameters.evaluation, precision)
+    untouched, fine_tuned = (
+        stages.run(evaluate, workspace, each, examples, *how).of(each)
+        for each in (model, trained.model)
+    )
+    return untouched, article, fine_tuned
 
 
 def tell_of_others(decisions: Sequence[Decision], registry: Registry) -> int:
@@ -248,13 +301,14 @@ def collect(
     )
     end_listing(workspace, *asked)
     splits = split_as_before(workspace, videos, parameters, stages)
-    mining = (parameters.negatives, text_model, parameters.seed)
+    crossed = in_folds(parameters, videos.rows)
+    mining = (of_all(parameters.negatives) if crossed else parameters.negatives, text_model)
     shuffled = parameters.split.method == "shuffle"
-    pairs = stages.run(mine_negatives, workspace, splits, *mining, shuffled)
+    pairs = stages.run(mine_negatives, workspace, splits, *mining, parameters.seed, shuffled)
     batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
-    bad_share, min_rows = parameters.thumbnails.max_bad_share, parameters.split.min_rows
+    accepted = (parameters.thumbnails.max_bad_share, 0 if crossed else parameters.split.min_rows)
     fetched = ThumbnailBatch.joined(batches)
-    examples = stages.run(collect_examples, workspace, pairs, fetched, bad_share, min_rows)
+    examples = stages.run(collect_examples, workspace, pairs, fetched, *accepted)
     funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     downloaded = sum(batch.downloaded for batch in batches if stages.was_made(batch))
     work = {
@@ -264,12 +318,19 @@ def collect(
     return funnel, videos, examples, work
 
 
+def of_all(negatives: NegativesParameters) -> NegativesParameters:
+    """Negatives among all videos, since all are learned from; folds have theirs mined anew."""
+    return negatives.model_copy(update={"scope": "before_split"})
+
+
 def split_as_before(
     workspace: Workspace, videos: Table, parameters: TrainParameters, stages: Stages
 ) -> Table:
     """Each video keeps the split that an earlier run of the channel gave it."""
     registry = Registry(workspace, parameters.source, parameters.channel)
-    how = (parameters.split, parameters.seed)
+    crossed = in_folds(parameters, videos.rows)
+    asked = parameters.split.model_copy(update={"min_rows": 0} if crossed else {})
+    how = (asked, parameters.seed)
     while True:  # a sweep may split a list of the channel at the same time
         before = assigned_before(registry, parameters.split, videos)
         splits = stages.run(split_videos, workspace, videos, *how, before.table)
@@ -323,13 +384,16 @@ def measure(
     examples: Table,
     parameters: TrainParameters,
     precision: Precision,
+    in_folds: bool,
     stages: Stages,
 ) -> ChampionMeasured:
     """Measure a champion by the layers of its own record, on the videos of this run.
 
     Whatever is wrong with it, the new model must not suffer.
     """
-    how = (champion.parameters.training.trainable, parameters.evaluation, precision)
+    fragments = champion.parameters.training.trainable
+    folds = (in_folds, parameters.seed if in_folds else 0)
+    how = (fragments, parameters.evaluation, precision, *folds)
     try:
         folder_of(champion.model, workspace)
         known = stages.run(evaluate, workspace, champion.model, examples, *how)
@@ -343,6 +407,28 @@ def measure(
         )
         get_run_logger().warning("The new model is %s", unmeasured)
         return ChampionMeasured(champion.number, None, unmeasured)
+
+
+def look_back(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    champion: Version,
+    examples: Table,
+    precision: Precision,
+) -> None:
+    """Score the champion on the videos that came after it; the new model must not suffer if it
+    cannot be scored."""
+    try:
+        score = score_in_field(workspace, parameters, champion, examples, precision)
+    except Exception as error:
+        if disk_error(error):
+            raise
+        get_run_logger().warning(
+            "Version %d is not scored on new videos: %s", champion.number, in_one_line(error)
+        )
+        return
+    if score:
+        post_field_score(score)
 
 
 def index(workspace: Workspace, champion: Version, examples: Table, needed: bool) -> None:
@@ -370,11 +456,23 @@ def train_and_tell(parameters: TrainParameters) -> None:
     """Run the flow and print what came of it."""
     with on_the_command_line():
         run: TrainRun = train(**dict(parameters))
-    before, after = run.untouched_recall_at_1, run.fine_tuned_recall_at_1
-    told = [f"\nRecall@1 on test: {before:.3f} untouched → {after:.3f} fine-tuned"]
+    told = [f"\n{figures_told(run)}\nRecipe: {run.recipe}"]
     told += [f"Model:  {run.model}\nReport: {run.report}"]
     told += [f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}\n{run.stages}"]
     print(for_terminal("\n".join([*told, "", next_steps(parameters)])))
+
+
+ON = {"test": "on test", OUT_OF_FOLD: "of all videos, each out of its fold"}
+
+
+def figures_told(run: TrainRun) -> str:
+    """Recall@1 of the untouched model, the article's recipe and the new model."""
+    article = run.article_metrics
+    between = f" → {article['Recall@1']:.3f} the article's recipe" if article else ""
+    return (
+        f"Recall@1 {ON[run.judged_on]}: {run.untouched_recall_at_1:.3f} untouched{between} "
+        f"→ {run.fine_tuned_recall_at_1:.3f} fine-tuned"
+    )
 
 
 if __name__ == "__main__":

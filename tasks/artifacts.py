@@ -13,7 +13,9 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from thumbtune.channel.field_scores import FieldScore
 from thumbtune.clip.freezing import TrainableParameters
+from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.promotion import Verdict
 from thumbtune.learning.recipes import RecipeComparison, Sweep, Trial
@@ -31,8 +33,10 @@ def post_artifacts(
     workspace: Workspace,
     parameters: TrainParameters,
     funnel: Sequence[FunnelStage],
+    plan: Plan,
     trained: TrainedModel,
     untouched: Evaluation,
+    article: Evaluation | None,
     fine_tuned: Evaluation,
     report: Report,
     work: Mapping[str, str],
@@ -45,9 +49,14 @@ def post_artifacts(
     """
     page = f"{workspace}/{report.folder}/report.html"
     create_table_artifact(
-        metrics_table(untouched, fine_tuned),
+        metrics_table(untouched, article, fine_tuned),
         key="metrics",
         description=f"Of {as_code(untouched.model.name)}. The whole report: {as_code(page)}",
+    )
+    create_table_artifact(
+        recipe_table(plan),
+        key="recipe",
+        description=f"{plan.candidate.told}: {plan.why}.",
     )
     create_table_artifact(
         in_cells(parameter_table(parameters)),
@@ -64,13 +73,14 @@ def post_artifacts(
         key="trainable-parameters",
         description="How much of the model is trained; the rest is frozen.",
     )
-    curve, *_ = workspace.places(
-        f"{report.folder}/{name}" for name in ("loss_curve.png", "misses.json", "misses.jpg")
-    )
-    create_markdown_artifact(
-        _picture("Loss and validation MRR over the epochs", curve), key="loss-curve"
-    )
-    create_markdown_artifact(misses_markdown(curve.parent), key="worst-misses")
+    pictures = ["misses.json", "misses.jpg", *(["loss_curve.png"] if trained.history else [])]
+    misses, *_ = workspace.places(f"{report.folder}/{name}" for name in pictures)
+    if trained.history:
+        curve = misses.parent / "loss_curve.png"
+        create_markdown_artifact(
+            _picture("Loss and validation MRR over the epochs", curve), key="loss-curve"
+        )
+    create_markdown_artifact(misses_markdown(misses.parent), key="worst-misses")
 
 
 def post_verdict(verdict: Verdict) -> None:
@@ -79,7 +89,7 @@ def post_verdict(verdict: Verdict) -> None:
         {
             "against": difference.opponent,
             "metric": difference.metric,
-            "test videos": difference.videos,
+            "videos": difference.videos,
             "challenger": f"{difference.challenger:.3f}",
             "other": f"{difference.other:.3f}",
             "difference": f"{difference.difference:+.3f}",
@@ -93,6 +103,22 @@ def post_verdict(verdict: Verdict) -> None:
         description=f"Version {verdict.version} {for_markdown(verdict.why)}. Champion: version "
         f"{verdict.champion or 'none'}.",
     )
+
+
+def post_field_score(score: FieldScore) -> None:
+    """Post how the champion did on videos that came after it."""
+    rows = [
+        {
+            "metric": name,
+            "later videos": len(score.videos),
+            "among titles": score.gallery,
+            "in the field": f"{value:.3f}",
+            "95 %": _interval(score.intervals[name]),
+            "when trained": f"{score.promised[name]:.3f}" if name in score.promised else "",
+        }
+        for name, value in score.metrics.items()
+    ]
+    create_table_artifact(rows, key="field", description=f"Version {score.version}: {score}.")
 
 
 def post_sweep_artifacts(
@@ -141,20 +167,36 @@ def trial_table(trials: Sequence[Trial]) -> list[dict[str, str]]:
     ]
 
 
-def metrics_table(untouched: Evaluation, fine_tuned: Evaluation) -> list[dict[str, str]]:
-    """One row per split and metric, test first; the UI shows the first columns at once."""
+def recipe_table(plan: Plan) -> list[dict[str, str]]:
+    """What was tried in folds, the best first."""
+    ranked = sorted(plan.tried, key=lambda each: -each.mrr)
+    return [
+        {
+            "recipe": each.candidate.told,
+            "MRR in folds": f"{each.mrr:.3f}",
+            "above untouched": f"{each.above:+.3f} ± {each.error:.3f}",
+        }
+        for each in ranked
+    ]
+
+
+def metrics_table(
+    untouched: Evaluation, article: Evaluation | None, fine_tuned: Evaluation
+) -> list[dict[str, str]]:
+    """One row per split and metric, what decides first; the UI shows the first columns at once."""
     return [
         {
             "split": row.split,
             "metric": row.metric,
             "chance": "" if row.chance is None else f"{row.chance:.3f}",
             "untouched": f"{row.untouched:.3f}",
+            "article's recipe": "" if row.article is None else f"{row.article:.3f}",
             "fine-tuned": f"{row.fine_tuned:.3f}",
             "change": f"{row.change:+.3f}",
             "untouched 95 %": _interval(row.untouched_interval),
             "fine-tuned 95 %": _interval(row.fine_tuned_interval),
         }
-        for row in compare(untouched, fine_tuned)
+        for row in compare(untouched, article, fine_tuned)
     ]
 
 

@@ -4,6 +4,7 @@ from prefect import task
 
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.data.thumbnails import Example
+from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Table, Workspace
@@ -15,6 +16,7 @@ def register(
     parameters: TrainParameters,
     seen: list[str],
     examples: Table,
+    plan: Plan,
     untouched: Evaluation,
     challenger: Evaluation,
 ) -> Version:
@@ -24,12 +26,16 @@ def register(
         seen: ids of all videos that the run has listed.
     """
     rows = workspace.read_table(examples, Example)
+    judged = challenger.judged
     return Registry(workspace, parameters.source, parameters.channel).add(
         model=challenger.model,
         untouched=untouched.model,
         parameters=parameters,
         examples=examples,
-        learned_from=[row.id for row in rows if row.split != "test"],
+        learned_from=[row.id for row in rows if row.split in {*plan.learns, "valid"}],
         seen=seen,
-        metrics=challenger.splits["test"].metrics,
+        metrics=judged.metrics,
+        gallery=judged.gallery,
+        recipe=plan.candidate.told,
+        answers=challenger.predictions if plan.method == "cross_fit" else None,
     )

@@ -2,6 +2,7 @@
 
 from prefect import task
 
+from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
@@ -14,17 +15,19 @@ from thumbtune.tasks.caching import content_key
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=4),
+    cache_key_fn=content_key(version=5),
 )
 def write_report(
     workspace: Workspace,
     parameters: TrainParameters,
     funnel: list[FunnelStage],
     examples: Table,
+    plan: Plan,
     trained: TrainedModel,
     untouched: Evaluation,
+    article: Evaluation | None,
     fine_tuned: Evaluation,
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model."""
-    figures = (trained, untouched, fine_tuned)
+    figures = (plan, trained, untouched, article, fine_tuned)
     return write_page(workspace, parameters, funnel, examples, *figures)

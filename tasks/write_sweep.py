@@ -4,6 +4,8 @@ import pandas as pd
 from prefect import task
 from prefect.logging import get_run_logger
 
+from thumbtune.channel.registry import Registry
+from thumbtune.learning.last_sweep import as_found, keep_sweep
 from thumbtune.learning.recipes import RecipeComparison, Sweep, Trial
 from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.figures import trial_slices
@@ -26,8 +28,9 @@ def write_sweep(
     Args:
         parameters: of the sweep; the best ones stand in their place in the file.
     """
+    keep_sweep(Registry(workspace, parameters.source, parameters.channel), sweep.best)
     trials = workspace.read_table(sweep.trials, Trial)
-    best = parameters.model_copy(update=dict(sweep.best))
+    best = as_found(parameters, sweep.best)
     contents = {
         "best_parameters.json": best.model_dump_json(indent=1).encode(),
         "trials.csv": pd.DataFrame([dict(trial) for trial in trials]).to_csv(index=False).encode(),
