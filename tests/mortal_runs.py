@@ -62,8 +62,9 @@ def options_of(workspace: Path) -> dict[str, Any]:
         "model": "sample",
         "workspace": workspace,
         "negatives": {"text_model": "sample"},
+        "evaluation": {"method": "holdout"},
         "thumbnails": {"batch_size": 20},
-        "training": {"epochs": 3, "learning_rate": 0.001},
+        "training": {"recipe": "given", "epochs": 3, "learning_rate": 0.001},
         "promotion": {"rule": "not_worse", "margin": 0.99},  # a champion, however it measures
     }
 

@@ -82,5 +82,6 @@ def quick_run(root: Path) -> dict[str, Any]:
         "model": clip,
         "workspace": root / "workspace",
         "negatives": {"text_model": clip},
-        "training": {"learning_rate": 0.01, "epochs": 1},
+        "evaluation": {"method": "holdout"},
+        "training": {"recipe": "given", "learning_rate": 0.01, "epochs": 1},
     }

@@ -77,10 +77,10 @@ def test_a_worker_runs_a_deployment_with_changed_parameters_and_posts_the_artifa
     }
     assert set(artifacts) == {
         "data-funnel",
-        "loss-curve",
         "metrics",
         "parameters",
         "promotion",
+        "recipe",
         "trainable-parameters",
         "worst-misses",
     }

@@ -112,7 +112,11 @@ ERRORS: dict[str, tuple[Callable[[YouTubeServer], None], str, str]] = {
     "a quota": (nothing, "--videos.daily_quota 2", "raise videos.daily_quota."),
     "no pictures": (without_pictures, "", "raise thumbnails.max_bad_share."),
     "few videos": (nothing, "--split.min_rows 40", "split.min_rows"),
-    "a training that diverges": (nothing, "--training.scale 1e39", "training.learning_rate"),
+    "a training that diverges": (
+        nothing,
+        "--training.recipe given --training.scale 1e39",
+        "training.learning_rate",
+    ),
     "publishing without a token": (nothing, "--publish.model_repo me/clip", "HF_TOKEN"),
 }
 
@@ -239,7 +243,7 @@ def test_an_interrupted_run_says_so_in_a_line(
     while not channel.requests and time.monotonic() < deadline:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=180)
     assert process.returncode == 130
     assert told.strip() == f"thumbtune: {INTERRUPTED}"
 

@@ -124,7 +124,7 @@ def test_it_is_not_the_checkout_that_runs(installed: Installed) -> None:
 
 
 def test_beside_other_peoples_modules_a_training_helps(trained: str) -> None:
-    assert "Recall@1 on test: 0.302 untouched → 0." in trained
+    assert "0.257 untouched → 0.294 the article's recipe → 0." in trained
 
 
 def test_what_it_says_to_run_next_runs(trained: str, installed: Installed) -> None:
@@ -188,7 +188,7 @@ def test_its_deployments_are_made_and_run_by_a_worker(
         own_server.wait_for_runs("train", before + 1)
     finally:
         worker.terminate()
-        worker.wait(60)
+        worker.wait(180)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.data.test_thumbnails import encoded, picture
 from tests.forks import Script
 from tests.small_channel import add_version
 from thumbtune.app.cli import WORKSPACE, app
+from thumbtune.channel.field_scores import FieldScore, keep_score
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.commands import DEFAULT_WORKSPACE
 from thumbtune.data.thumbnails import Example
@@ -84,6 +85,33 @@ def test_models_lists_the_versions_and_the_champion(
         (2, False, True),
     ]
     assert rows[0]["model"] == registry.versions()[0].model.path
+
+
+def test_models_tells_how_a_champion_does_on_later_videos(
+    registry: Registry, workspace: Workspace
+) -> None:
+    keep_score(
+        registry,
+        FieldScore.model_validate(
+            {
+                "number": 1,
+                "version": 1,
+                "at": "2026-01-01T00:00:00Z",
+                "videos": ["a", "b"],
+                "gallery": 10,
+                "metrics": {"MRR": 0.4},
+                "intervals": {"MRR": (0.3, 0.45)},
+                "promised": {"MRR": 0.5},
+            }
+        ),
+    )
+    done = thumbtune(workspace, "models", "--channel", "@tester")
+    told = "in the field: MRR 0.400 (95 % 0.300 to 0.450) on 2 later videos, each among 10 titles; "
+    told += "when it was trained 0.500, which it no longer reaches"
+    assert told in " ".join(done.stdout.split())
+    rows = json.loads(thumbtune(workspace, "models", "--channel=@tester", "--json").stdout)
+    assert rows[0]["field"]["has_drifted"]
+    assert rows[1]["field"] is None
 
 
 def test_rollback_makes_a_version_the_champion(registry: Registry, workspace: Workspace) -> None:

@@ -204,6 +204,7 @@ def parameters(tmp_path: Path) -> dict[str, Any]:
         "model": clip,
         "workspace": str(tmp_path / "workspace"),
         "negatives": {"text_model": clip},
+        "evaluation": {"method": "holdout"},
     }
 
 
@@ -212,8 +213,13 @@ def test_three_spellings_train_one_channel_and_the_later_ones_meet_the_champion(
     tester: YouTubeServer, workspace: Workspace, parameters: dict[str, Any]
 ) -> None:
     parameters["promotion"] = {"rule": "not_worse", "margin": 0.99}  # however it measures
+    parameters["split"] = {"train": 0.3, "valid": 0.2}  # test has the 20 that a champion needs
     runs: list[TrainRun] = [
-        train(**parameters, channel=channel, training={"epochs": 1, "learning_rate": rate})
+        train(
+            **parameters,
+            channel=channel,
+            training={"recipe": "given", "epochs": 1, "learning_rate": rate},
+        )
         for channel, rate in zip(SPELLINGS[:3], (0.01, 0.02, 0.03), strict=True)
     ]
     [folder] = (workspace.root / "registry").iterdir()
@@ -237,7 +243,7 @@ def test_three_spellings_train_one_channel_and_the_later_ones_meet_the_champion(
 def test_a_list_that_was_not_ended_goes_on_under_another_spelling(
     tester: YouTubeServer, parameters: dict[str, Any]
 ) -> None:
-    training = {"epochs": 1}
+    training = {"recipe": "given", "epochs": 1}
     with pytest.raises(Exception, match=r"videos\.daily_quota: 2 of 2"):
         train(**parameters, channel="@tester", training=training, videos={"daily_quota": 2})
     train(**parameters, channel="youtube.com/@TESTER/", training=training)

@@ -126,7 +126,8 @@ def test_a_model_is_trained_on_it_and_used(
     assert api
     workspace = str(tmp_path / "workspace")
     options = ["--source", "ours", "--channel", str(export), "--workspace", workspace]
-    options += ["--model", clip, "--negatives.text_model", clip, "--training.epochs", "1"]
+    options += ["--model", clip, "--negatives.text_model", clip, "--training.recipe", "given"]
+    options += ["--evaluation.method", "holdout", "--training.epochs", "1"]
     done = run(environment | {"PREFECT_API_URL": api}, "flows/train_flow.py", *options)
     assert done.returncode == 0, done.stdout + done.stderr
     use = ["-m", "thumbtune.app.cli", "search", "Title 3", "--workspace", workspace, "--json"]

@@ -58,6 +58,7 @@ def left(tmp_path_factory: pytest.TempPathFactory, prefect_results: Path) -> Lef
         youtube.faults_of["playlistItems"].extend([None] * 3 + [echo] + [reset] * 5)
         arguments = (
             f"--channel @tester --model {clip} --negatives.text_model {clip} --training.epochs 1 "
+            f"--training.recipe given --evaluation.method holdout "
             f"--workspace {folder / 'workspace'} --videos.expiration_hours 0 "
             "--publish.model_repo owner/clip --publish.dataset_repo owner/pairs"
         ).split()

@@ -156,7 +156,8 @@ def options(tmp_path: Path) -> dict[str, Any]:
             "model": clip,
             "workspace": str(tmp_path / "workspace"),
             "negatives": {"text_model": clip},
-            "training": {"epochs": 1},
+            "evaluation": {"method": "holdout"},
+            "training": {"recipe": "given", "epochs": 1},
         },
         "channels": ["@tester"],
     }
@@ -396,7 +397,8 @@ def sample(tmp_path: Path) -> dict[str, Any]:
         "model": "sample",
         "workspace": str(tmp_path / "workspace"),
         "negatives": {"text_model": "sample"},
-        "training": {"epochs": 1},
+        "evaluation": {"method": "holdout"},
+        "training": {"recipe": "given", "epochs": 1},
     }
     file = tmp_path / "channels.yaml"
     file.write_text(json.dumps({"channels": [entry]}))

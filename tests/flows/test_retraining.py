@@ -45,7 +45,8 @@ class House:
             "model": clip,
             "workspace": str(folder / "workspace"),
             "negatives": {"text_model": clip},
-            "training": {"epochs": 1, "learning_rate": 0.01},
+            "evaluation": {"method": "holdout"},
+            "training": {"recipe": "given", "epochs": 1, "learning_rate": 0.01},
         }
         self.channels = folder / "channels.yaml"
         self.channels.write_text(json.dumps({"channels": [self.parameters]}))
@@ -141,7 +142,10 @@ def test_a_run_that_is_killed_in_training_blocks_nobody_and_nothing_is_done_twic
     house: House,
 ) -> None:
     before = sum(run["state_type"] == "COMPLETED" for run in house.server.runs("train"))
-    long = {**house.parameters, "training": {"epochs": 1000, "learning_rate": 0.01}}
+    long = {
+        **house.parameters,
+        "training": {"recipe": "given", "epochs": 1000, "learning_rate": 0.01},
+    }
     with house.worker() as worker:
         house.server.run("train/train", **long)
         wait_until(lambda: len(house.features()) == 2, 120)

@@ -233,7 +233,7 @@ def test_only_the_stages_of_a_damaged_file_are_executed(options: dict[str, Any],
 
 
 def test_damaged_features_are_encoded_again_when_they_are_needed(options: dict[str, Any]) -> None:
-    another = {**options, "training": {"learning_rate": 0.02, "epochs": 1}}
+    another = {**options, "training": {"recipe": "given", "learning_rate": 0.02, "epochs": 1}}
     workspace = Path(options["workspace"])
     expected = metrics_of(train(**{**another, "workspace": workspace.with_name("whole")}))
     for file in workspace.glob("features/*/*.*"):
@@ -259,7 +259,7 @@ def test_a_picture_that_is_found_damaged_in_the_midst_of_a_run_is_fetched_in_tha
     for picture in pictures[:2]:
         halve(picture)
     shutil.rmtree(workspace / "features")
-    run = train(**{**options, "training": {"learning_rate": 0.03, "epochs": 1}})
+    run = train(**{**options, "training": {"recipe": "given", "learning_rate": 0.03, "epochs": 1}})
     assert "fetch-thumbnails" in executed(run)
     assert [picture.read_bytes() for picture in pictures[:2]] == before
     assert metrics_of(run)["untouched"] == known["untouched"]
@@ -344,7 +344,7 @@ def test_a_base_model_whose_folder_was_renamed_is_found_by_all_that_was_trained_
     train(**after)
     matcher = open_champion(tmp_path / "new", untouched=True)
     assert matcher.fingerprint == find_model(str(renamed)).fingerprint
-    run = train(**{**after, "training": {"learning_rate": 0.02, "epochs": 1}})
+    run = train(**{**after, "training": {"recipe": "given", "learning_rate": 0.02, "epochs": 1}})
     registry = Registry(Workspace.open(tmp_path / "new"), "folder", options["channel"])
     _, second = registry.versions()
     assert second.untouched.name == second.untouched.path == str(renamed)
@@ -372,7 +372,7 @@ WITHOUT_INFLUENCE: dict[str, dict[str, Any]] = {
     "videos": {"expiration_hours": 99.0, "daily_quota": 77},
     "thumbnails": {"concurrency": 3, "timeout_seconds": 9.0},
     "features": {"partition_size": 4999},
-    "training": {"report_to": ("tensorboard",)},
+    "training": {"recipe": "given", "report_to": ("tensorboard",)},
     "promotion": {"keep_models": 3},
     "publish": {"private": False},
 }

@@ -68,9 +68,10 @@ def run(workspace: Path) -> TrainRun:
         model="sample",
         workspace=workspace,
         negatives={"text_model": "sample"},
+        evaluation={"method": "holdout"},
         thumbnails={"batch_size": 100},
         features={"partition_size": 150},
-        training={"epochs": 1, "learning_rate": 0.001},
+        training={"recipe": "given", "epochs": 1, "learning_rate": 0.001},
     )
     return result
 

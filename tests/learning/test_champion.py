@@ -30,6 +30,10 @@ LAST_LAYERS = ["projection", "vision_model.encoder.layers.0", "text_model.encode
 def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Parameters for a quick run, with which a first one was made."""
     options = quick_run(tmp_path_factory.mktemp("first"))
+    options["split"] = {
+        "train": 0.45,
+        "valid": 0.15,
+    }  # test has the 20 videos that a champion needs
     train(**options)
     return options
 
@@ -46,7 +50,7 @@ def registry_of(options: dict[str, Any]) -> Registry:
 
 
 def train_another(options: dict[str, Any], **changes: Any) -> Verdict:
-    training = {"learning_rate": 0.02, "epochs": 1}
+    training = {"recipe": "given", "learning_rate": 0.02, "epochs": 1}
     return train(**{**options, "training": training, **changes}).verdict
 
 
@@ -148,7 +152,10 @@ def test_a_new_model_that_is_no_better_leaves_a_broken_champion_in_its_place(
     registry = registry_of(options)
     truncate(registry.workspace.root / registry.versions()[0].model.path, Path())
     shutil.rmtree(registry.workspace.root / "indexes")
-    asked = {"training": {"learning_rate": 1e-12}, "promotion": {"rule": "better"}}
+    asked = {
+        "training": {"recipe": "given", "learning_rate": 1e-12},
+        "promotion": {"rule": "better"},
+    }
     for is_new in (True, False):
         verdict = train_another(options, **asked)
         assert (verdict.version, verdict.promoted, verdict.champion) == (2, False, 1)
@@ -160,7 +167,10 @@ def test_a_new_model_that_is_no_better_leaves_a_broken_champion_in_its_place(
 def test_an_unchanged_model_is_kept_as_it_was_and_not_promoted(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
-    nothing = {"training": {"learning_rate": 1e-12}, "workspace": tmp_path / "empty"}
+    nothing = {
+        "training": {"recipe": "given", "learning_rate": 1e-12},
+        "workspace": tmp_path / "empty",
+    }
     verdict = train_another(options, **nothing)
     assert (verdict.version, verdict.champion, verdict.promoted) == (1, None, False)
     assert verdict.why == "kept as it was: the same model as the untouched model"

@@ -11,11 +11,12 @@ from sentence_transformers import SentenceTransformer
 from tests.small_channel import make_examples
 from thumbtune.clip.models import find_model, folder_of
 from thumbtune.data.thumbnails import DamagedThumbnailError
+from thumbtune.learning.candidates import Candidate, Recipe, given_candidate
 from thumbtune.learning.evaluation import NotFiniteError
 from thumbtune.learning.processes import ProcessesError, check_devices, run_in_processes
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.learning.training import Arguments
-from thumbtune.parameters import EvaluationParameters, TrainingParameters
+from thumbtune.parameters import EvaluationParameters, NegativesParameters, TrainingParameters
 from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.train_model import train_model
@@ -55,8 +56,14 @@ def trained_in(
     )
     measures = EvaluationParameters()
     return train_model(
-        workspace, find_model("sample"), examples, parameters, measures, 42, "float32"
+        workspace, find_model("sample"), examples, *given(parameters), measures, 42, "float32"
     )
+
+
+def given(parameters: TrainingParameters) -> tuple[Candidate, list[str], TrainingParameters]:
+    """What the step is asked for by `training.recipe: given`."""
+    recipe = Recipe(training=parameters, negatives=NegativesParameters())
+    return given_candidate(recipe), ["train"], parameters
 
 
 def projections(folder: Path) -> torch.Tensor:
@@ -120,7 +127,7 @@ def test_a_training_that_diverges_in_several_processes_says_so_in_one_sentence(
     measures = EvaluationParameters()
     model = find_model("sample")
     with pytest.raises(NotFiniteError, match=r"lower training\.learning_rate"):
-        train_model(workspace, model, examples, diverging, measures, 42, "float32")
+        train_model(workspace, model, examples, *given(diverging), measures, 42, "float32")
     assert "Traceback" not in capfd.readouterr().err
 
 

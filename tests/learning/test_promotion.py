@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from thumbtune.learning.evaluation import Prediction
 from thumbtune.learning.promotion import (
-    NothingToCompareOnError,
     PairedDifference,
     Rule,
     compare,
@@ -128,15 +127,36 @@ def test_equal_answers_are_never_an_improvement(ranks: list[int]) -> None:
 
 
 def test_videos_that_the_champion_learned_from_do_not_count_for_it() -> None:
-    challenger, champion, untouched = answers([3, 1, 1]), answers([1, 2, 2]), answers([4, 4, 4])
-    against_champion, against_untouched = compare(
-        challenger, untouched, champion, {"0", "x"}, "MRR"
+    challenger, champion, untouched = answers([3, *[1] * 20]), answers([2] * 21), answers([4] * 21)
+    differences, apart = compare(challenger, untouched, champion, {"0", "x"}, "MRR")
+    against_champion, against_untouched = differences
+    assert (against_champion.videos, against_champion.challenger) == (20, 1)
+    assert against_untouched.videos == 21
+    assert apart == ""
+
+
+def test_a_champion_that_has_learned_from_nearly_all_videos_is_not_met() -> None:
+    challenger, champion, untouched = answers([1] * 21), answers([1] * 21), answers([2] * 21)
+    differences, apart = compare(challenger, untouched, champion, {"0", "1"}, "MRR")
+    assert [each.opponent for each in differences] == ["untouched"]
+    assert apart == (
+        "not compared with the champion, which has learned from all but 19 of the 21 videos (20 "
+        "are needed)"
     )
-    assert (against_champion.videos, against_champion.challenger) == (2, 1)
-    assert against_untouched.videos == 3
-    with pytest.raises(NothingToCompareOnError, match="learned from all 3 videos"):
-        compare(challenger, untouched, champion, {"0", "1", "2"}, "MRR")
-    assert len(compare(challenger, untouched, None, set(), "MRR")) == 1
+    differences, apart = compare(challenger, untouched, None, set(), "MRR")
+    assert (len(differences), apart) == (1, "")
+
+
+def test_videos_that_belong_together_widen_the_interval_of_a_difference() -> None:
+    challenger, untouched = answers([1, 1, 2, 2] * 8), answers([2, 2, 1, 1] * 8)
+    pairs = {str(n): n // 2 for n in range(32)}
+    [alone], [together] = (
+        compare(challenger, untouched, None, set(), "MRR", groups)[0] for groups in (None, pairs)
+    )
+    assert together.difference == alone.difference
+    assert together.interval[1] - together.interval[0] > 1.3 * (
+        alone.interval[1] - alone.interval[0]
+    )
 
 
 def test_the_same_model_is_kept_as_it_was_by_every_rule() -> None:

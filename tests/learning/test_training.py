@@ -18,6 +18,7 @@ from thumbtune.clip.models import find_model, folder_of, load_model
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.splits import divide_videos
 from thumbtune.data.thumbnails import Example, ThumbnailStore, examples_of
+from thumbtune.learning.candidates import Recipe, given_candidate
 from thumbtune.learning.columns import training_dataset
 from thumbtune.learning.evaluation import NotFiniteError, RecallEvaluator, embed_titles
 from thumbtune.learning.job import TrainingJob, save, train
@@ -137,7 +138,13 @@ def test_a_clip_stored_in_half_precision_trains_as_the_same_weights_in_float32(
             workspace=workspace,
             model=find_model(str(clip)),
             examples=workspace.write_table("examples", rows),
-            parameters=TrainingParameters(learning_rate=1e-4),
+            candidate=given_candidate(
+                Recipe(
+                    training=TrainingParameters(learning_rate=1e-4), negatives=NegativesParameters()
+                )
+            ),
+            learns=("train",),
+            parameters=TrainingParameters(),
             evaluation=MEASURES,
             seed=42,
             precision="float32",

@@ -18,6 +18,9 @@ from prefect import flow
 
 from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.data.thumbnails import Example
+from thumbtune.learning.candidates import UNTOUCHED, Recipe, given_candidate
+from thumbtune.learning.choice import Tried
+from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation, Prediction, SplitEvaluation
 from thumbtune.learning.trained_model import LossPoint, TrainedModel
 from thumbtune.parameters import TrainParameters
@@ -55,6 +58,17 @@ HISTORY = [
 ]
 PARAMETERS = TrainParameters(channel="@tester")
 CURVE = loss_curve(HISTORY, best_epoch=2)
+GIVEN = given_candidate(Recipe(training=PARAMETERS.training, negatives=PARAMETERS.negatives))
+PLAN = Plan(
+    candidate=GIVEN,
+    learns=("train",),
+    method="holdout",
+    why="does best in 5 folds",
+    tried=[
+        Tried(candidate=UNTOUCHED, mrr=0.31, above=0.0, error=0.0),
+        Tried(candidate=GIVEN, mrr=0.42, above=0.11, error=0.03),
+    ],
+)
 FUNNEL = [FunnelStage(name="videos", found=14, kept=12, dropped={"private": 2})]
 
 
@@ -104,6 +118,8 @@ def trained(folder: Path = Path("/models")) -> TrainedModel:
         fingerprint="f",
         trainable=TrainableParameters(total=1000, trainable=10, names=["projection.weight"]),
         trained_on="the frozen towers’ outputs, run once and stored",
+        recipe=PLAN.candidate.told,
+        pairs=9,
         history=HISTORY,
         best_epoch=2,
         seconds=3,
@@ -121,8 +137,10 @@ def stored(workspace: Workspace, titles: list[str], recall: float = 0.75) -> tup
         PARAMETERS,
         FUNNEL,
         workspace.write_table("examples", rows),
+        PLAN,
         trained(workspace.root / "models" / "key"),
         evaluation(0.5),
+        evaluation(0.625),
         evaluation(recall, workspace.write_table("predictions", answers)),
     )
 
@@ -133,8 +151,10 @@ def reported(*arguments: Any) -> Report:
 
 
 def page(workspace: Workspace, misses: list[Miss]) -> str:
-    figures = (trained(), evaluation(0.5), evaluation(0.75))
-    return report_html(workspace, PARAMETERS, FUNNEL, *figures, misses, CURVE)
+    rows = [miss.example for miss in misses]
+    answers = workspace.write_table("predictions", [miss.prediction for miss in misses])
+    figures = (PLAN, trained(), evaluation(0.5), evaluation(0.625), evaluation(0.75, answers))
+    return report_html(workspace, PARAMETERS, FUNNEL, rows, *figures, misses, CURVE)
 
 
 class Tags(HTMLParser):
@@ -176,7 +196,7 @@ def test_the_page_shows_before_after_interval_chance_and_the_funnel(workspace: W
 def test_the_page_needs_no_other_file(workspace: Workspace) -> None:
     html = page(workspace, [miss(workspace, "a", "b")])
     sources = Tags(html).sources
-    assert len(sources) == 2  # the thumbnail and the curve
+    assert len(sources) == 3  # the curve; the thumbnail is a miss, and far behind another title
     for source in sources:
         assert source.startswith("data:image/")
         opened(base64.b64decode(source.partition("base64,")[2]))
@@ -185,8 +205,10 @@ def test_the_page_needs_no_other_file(workspace: Workspace) -> None:
 
 def test_the_page_names_a_folder_channel_without_the_way_there(workspace: Workspace) -> None:
     parameters = TrainParameters(source="folder", channel="/home/me/videos/")
-    figures = (trained(), evaluation(0.5), evaluation(0.75))
-    html = report_html(workspace, parameters, FUNNEL, *figures, [], CURVE)
+    picture(workspace)
+    answers = workspace.write_table("predictions", [answer("v", "test", 1)])
+    figures = (PLAN, trained(), evaluation(0.5), None, evaluation(0.75, answers))
+    html = report_html(workspace, parameters, FUNNEL, [example("v")], *figures, [], CURVE)
     assert "CLIP, adapted to videos" in Tags(html).text
 
 
@@ -304,7 +326,10 @@ def test_curves_drawn_in_threads_do_not_mix() -> None:
 
 
 def test_metrics_are_named_as_in_the_article() -> None:
-    metrics = metrics_json(trained(), evaluation(0.636), evaluation(0.909), FUNNEL)
+    metrics = metrics_json(
+        PLAN, trained(), evaluation(0.636), evaluation(0.7), evaluation(0.909), FUNNEL
+    )
+    assert metrics["article"]["yt-title-thumbnail-test_Recall@1"] == 0.7
     assert metrics["untouched"]["yt-title-thumbnail-valid_Recall@1"] == 0.636
     assert metrics["fine_tuned"]["yt-title-thumbnail-valid_Recall@1"] == 0.909
     assert metrics["chance"]["yt-title-thumbnail-test_Recall@1"] == 1 / 12

@@ -34,7 +34,7 @@ ORDER += ["videos", "splits", "pairs", "thumbnails", "examples", "features", "mo
 FULL_WHILE_WRITING = {
     "thumbnails": ("thumbnails", "examples"),
     "features": ("features", "training"),
-    "models": ("saving", "evaluation"),
+    "models": ("saving", "report"),
 }
 """Folder → the step that writes it, and the next one."""
 

@@ -70,7 +70,8 @@ def test_a_run_in_a_bucket_is_known_on_another_machine(
         "model": "sample",
         "workspace": url,
         "negatives": {"text_model": "sample"},
-        "training": {"epochs": 1, "learning_rate": 0.001},
+        "evaluation": {"method": "holdout"},
+        "training": {"recipe": "given", "epochs": 1, "learning_rate": 0.001},
     }
     first = train(**options)
     writes = s3.writes(bucket)

@@ -29,6 +29,7 @@ from thumbtune.text.escaping import for_markdown
 
 KEYS = {
     "metrics",
+    "recipe",
     "parameters",
     "data-funnel",
     "trainable-parameters",
@@ -40,11 +41,11 @@ KEYS = {
 @flow
 def posting(*arguments: Any) -> tuple[str, int]:
     """Report and post, as the train flow does; the run's id and the number of cached steps."""
-    workspace, parameters, funnel, _, trained, untouched, fine_tuned = arguments
+    workspace, parameters, funnel, _, *figures = arguments
     stages = Stages(workspace, refresh=False)
     report = stages.run(write_report, *arguments)
     work = {"videos": "3 answers fetched, 1 unchanged", "features": "5 encoded, 9 there"}
-    post_artifacts(workspace, parameters, funnel, trained, untouched, fine_tuned, report, work)
+    post_artifacts(workspace, parameters, funnel, *figures, report, work)
     return flow_run.id, stages.cached.total()
 
 
@@ -84,6 +85,7 @@ def test_every_run_posts_its_tables_and_pictures_also_from_the_cache(workspace: 
         "metric": "Recall@1",
         "chance": "0.083",
         "untouched": "0.500",
+        "article's recipe": "0.625",
         "fine-tuned": "0.750",
         "change": "+0.250",
         "untouched 95 %": "0.40–0.60",

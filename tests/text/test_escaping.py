@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from pytest_httpserver import HTTPServer
 
-from tests.reporting.test_publishing import evaluation, trained
+from tests.reporting.test_publishing import evaluation, plan_of, trained
 from thumbtune.errors import UserError
 from thumbtune.flows.command_line import exit_code
 from thumbtune.learning.promotion import Verdict
@@ -192,7 +192,8 @@ def test_a_message_to_the_webhook_mentions_nobody_and_has_no_link(told: Webhook)
 @pytest.mark.slow
 def test_cards_show_names_and_reasons_as_text() -> None:
     model = ModelReference(name="m", path="/m", fingerprint="f")
-    figures = (trained(Path("/m")), evaluation(model, 0.5), evaluation(model, 0.75))
+    models = (evaluation(model, 0.5), None, evaluation(model, 0.75))
+    figures = (plan_of(TrainParameters(channel="@a")), trained(Path("/m")), *models)
     for nasty in MARKUP[:-1]:
         parameters = TrainParameters(source="hub", channel=nasty)
         funnel = [FunnelStage(name="thumbnails", found=9, kept=8, dropped={nasty: 1})]

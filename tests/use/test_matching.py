@@ -51,7 +51,7 @@ def test_a_title_is_held_against_the_untrained_pairs_and_all_titles_of_the_chann
     path = str(folder_of(version.untouched if untouched else version.model, workspace))
     images = [load_image(workspace, example) for example in examples]
     titles = [example.title for example in examples]
-    held_out = np.array([example.split != "train" for example in examples])
+    held_out = np.array([example.split == "test" for example in examples])
     pairs = cosines(path, images, titles).diagonal()[held_out]
     own = cosines(path, images, sorted(set(titles)))  # one is there twice
     new = ["A red car in the snow", "My desk"]
@@ -299,8 +299,8 @@ def test_a_picture_that_must_be_encoded_and_is_gone_is_left_out_and_told(
     matcher = Matcher.of_version(workspace, version)
     assert matcher.left_out == {"picture gone": 2}  # what is damaged is removed
     assert matcher.own
-    held_out = [row for row in examples if row.split != "train"]
-    assert len(matcher.own.cosines) == len(held_out) - 2
+    held_out = [row for row in examples if row.split == "test"]
+    assert len(matcher.own.cosines) == len(held_out) - 1
     indexed = index_channel(workspace, version, matcher)
     assert (indexed.pictures, indexed.dropped) == (38, matcher.left_out)
 
