@@ -175,7 +175,7 @@ def train_and_promote(
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
 
     if champion := registry.champion():
-        own = precision if is_of_kind(champion, model, parameters) else "float32"
+        own = precision_of(champion, model, parameters, precision)
         look_back(workspace, parameters, champion, examples, own)
     others = last_sweep(registry)
     data = (workspace, model, text_model, examples)
@@ -202,9 +202,9 @@ def train_and_promote(
         decided += tell_of_others(registry.decisions()[decided:], registry)
         champion, met = registry.champion(), ChampionMeasured()
         if champion and not registry.decision_on(version.number):
-            own = precision if is_of_kind(champion, model, parameters) else "float32"
-            in_folds = plan.method == "cross_fit"
-            met = measure(workspace, champion, examples, parameters, own, in_folds, stages)
+            own = precision_of(champion, model, parameters, precision)
+            crossed = plan.method == "cross_fit"
+            met = measure(workspace, champion, examples, parameters, own, crossed, stages)
         verdict = promote(workspace, told, version, untouched, fine_tuned, *met)
     registry.note_seen(seen)
     post_verdict(verdict)
@@ -376,6 +376,13 @@ def is_of_kind(champion: Version, model: ModelReference, parameters: TrainParame
     """Whether a champion shares the frozen layers of this run, and so its features."""
     fragments = (champion.parameters.training.trainable, parameters.training.trainable)
     return champion.untouched.fingerprint == model.fingerprint and len(set(fragments)) == 1
+
+
+def precision_of(
+    champion: Version, model: ModelReference, parameters: TrainParameters, precision: Precision
+) -> Precision:
+    """What a champion's features are read in: this run's, where they are the same."""
+    return precision if is_of_kind(champion, model, parameters) else "float32"
 
 
 def measure(

@@ -71,8 +71,8 @@ UNTOUCHED = Candidate(name="untouched")
 
 
 ARTICLE = TrainingParameters()
-LEARNED = ("epochs", "batch_size", "learning_rate", "scale", "symmetric", "interpolation")
-"""What the article has chosen by hand."""
+SEARCHED = ("learning_rate", "epochs", "batch_size", "scale", "symmetric", "interpolation")
+"""What the article chose by hand and a sweep searches, beside the method of the negatives."""
 
 
 def given_candidate(base: Recipe) -> Candidate:
@@ -82,7 +82,7 @@ def given_candidate(base: Recipe) -> Candidate:
 
 def article_candidate(base: Recipe) -> Candidate:
     """The same with the article's hyperparameters, to its last epoch."""
-    values = {name: getattr(ARTICLE, name) for name in LEARNED} | {"keep_best_epoch": False}
+    values = {name: getattr(ARTICLE, name) for name in SEARCHED} | {"keep_best_epoch": False}
     training = base.training.model_copy(update=values)
     recipe = base.model_copy(update={"training": training})
     return Candidate(name="the article's recipe", recipe=recipe)

@@ -85,8 +85,6 @@ class CrossFit(NamedTuple):
     untouched: Embedded
     article: Embedded
     chosen: Embedded
-    choices: list[Choice]
-    """That of each fold, made within the others."""
 
 
 class Learner:
@@ -165,15 +163,12 @@ class Learner:
         """
         article = article_candidate(self.trainer.base)
         outs = [frozenset({fold}) for fold in self.numbers]
-        choices = [Choice(taken=candidate, tried=[], why="given") for _ in outs if candidate]
-        choices = choices or [self.choose(out) for out in outs]
-        taken = [choice.taken for choice in choices]
+        taken = [candidate or self.choose(out).taken for out in outs]
         return CrossFit(
             galleries=self.folds,
             untouched=self._assembled([UNTOUCHED] * len(outs)),
             article=self._assembled([article] * len(outs)),
             chosen=self._assembled(taken),
-            choices=choices,
         )
 
     def mrr(self, candidate: Candidate, out: Out) -> float:

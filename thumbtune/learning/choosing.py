@@ -1,6 +1,5 @@
 """How a run trains and measures: what its parameters ask, as far as the model allows."""
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -19,8 +18,6 @@ from thumbtune.learning.recipes import RecipeTrainer
 from thumbtune.parameters import FOLDS, SPLITS, TrainParameters, in_folds
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
-
-logger = logging.getLogger(__name__)
 
 MANY = 2000
 """Videos from which on several threads gain more than they lose."""

@@ -17,7 +17,7 @@ from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.candidates import Candidate, Recipe, begin, end_of
+from thumbtune.learning.candidates import Candidate, Recipe, article_candidate, begin, end_of
 from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_titles
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
@@ -25,8 +25,6 @@ from thumbtune.metrics import DECIDING
 from thumbtune.parameters import NegativesParameters, TrainingParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
-
-ARTICLE = TrainingParameters()
 
 
 class Trial(BaseModel):
@@ -184,11 +182,11 @@ def _title_embedder(
 
 def article_recipe(base: Recipe) -> Recipe:
     """The article's hyperparameters and last epoch; what is not searched is as in the base."""
-    values = {name: getattr(ARTICLE, name) for name in SEARCHED} | {"keep_best_epoch": False}
     method = "given" if base.negatives.method == "given" else "least_similar"
-    return Recipe(
-        training=base.training.model_copy(update=values),
-        negatives=base.negatives.model_copy(update={"method": method}),
+    recipe = article_candidate(base).recipe
+    assert recipe
+    return recipe.model_copy(
+        update={"negatives": base.negatives.model_copy(update={"method": method})}
     )
 
 
@@ -217,7 +215,3 @@ def compare(
         )
     videos = sum(example.split == "test" for example in examples)
     return RecipeComparison(videos=videos, results=results)
-
-
-SEARCHED = ("learning_rate", "epochs", "batch_size", "scale", "symmetric", "interpolation")
-"""Of the training parameters; beside them the method of the negatives."""

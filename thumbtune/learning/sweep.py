@@ -12,9 +12,9 @@ from tqdm import tqdm
 from thumbtune.clip.towers import Precision
 from thumbtune.data.splits import fold_numbers
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.candidates import Recipe
+from thumbtune.learning.candidates import SEARCHED, Recipe
 from thumbtune.learning.evaluation import NotFiniteError
-from thumbtune.learning.recipes import SEARCHED, RecipeTrainer, Sweep, Trial, article_recipe
+from thumbtune.learning.recipes import RecipeTrainer, Sweep, Trial, article_recipe
 from thumbtune.metrics import PRIMARY
 from thumbtune.parameters import (
     FOLDS,
