@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("prefect_harness")]
 
 SEED = random.randrange(10**6)
 ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list, two of videos
-FIRST_PAGE = 2  # answers are there when the list is half read; the next run reads it from its start
+PAGES = 2  # of the list, after the channel; until all are marked as read, they are read anew
 
 DATA = ["listing", "videos", "splits", "assignment", "pairs", "thumbnails", "examples"]
 DATA += ["features", "training", "saving", "evaluation", "report", "cards", "registry"]
@@ -70,29 +70,45 @@ class Asked(NamedTuple):
     """What a run may ask: nothing that was stored before."""
 
     answers: int
+    again: int
+    """Pages that were stored and are asked for again: a list is read in one go."""
     pictures: set[str]
 
     @classmethod
     def so_far(cls, root: Path) -> "Asked":
         index = [json.loads(file.read_bytes()) for file in root.glob("thumbnails/urls/*.json")]
         answers = len(list(root.glob("youtube/*.json")))
-        return cls(answers, {entry["url"].partition("/vi/")[2] for entry in index})
+        lists = [json.loads(file.read_bytes()) for file in root.glob("youtube-unfinished/*.json")]
+        unread = any(not each["has_pages"] for each in lists)
+        again = min(max(answers - 1, 0), PAGES) if unread else 0
+        return cls(answers, again, {entry["url"].partition("/vi/")[2] for entry in index})
 
 
 def run_and_watch(
     runs: Runs, youtube: YouTubeServer, workspace: Path, dies: Moment | None = None
 ) -> Ended:
-    """Run once, and see that nothing is asked for that was stored, but the first page if the list
-    was half read."""
+    """Run once, and see that nothing is asked for that was stored, but the pages of a list that was
+    not read to its end."""
     stored = Asked.so_far(workspace)
     youtube.requests.clear()
     youtube.image_requests.clear()
     ended = runs.run(options_of(workspace), dies)
-    assert len(youtube.requests) <= ANSWERS - stored.answers + (stored.answers == FIRST_PAGE)
+    assert len(youtube.requests) <= ANSWERS - stored.answers + stored.again
     asked = {path.removeprefix("/vi/") for path in youtube.image_requests}
     assert not asked & stored.pictures
     assert ended.killed or ended.run, ended.traceback
     return ended
+
+
+def test_a_run_that_is_killed_before_any_act_of_its_list_asks_again_for_its_pages_at_most(
+    runs: Runs, channel: YouTubeServer, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    for number in range(1, undisturbed.acts["listing"] + 1):
+        workspace = tmp_path / str(number)
+        dies = Moment(step="listing", number=number)
+        assert run_and_watch(runs, channel, workspace, dies).killed
+        until_listed = Moment(step="videos", number=1)
+        assert run_and_watch(runs, channel, workspace, until_listed).killed
 
 
 @pytest.mark.parametrize("where", MOMENTS)
