@@ -57,6 +57,7 @@ from thumbtune.tasks.encode_features import encode_features
 from thumbtune.tasks.evaluate import evaluate
 from thumbtune.tasks.fetch_thumbnails import fetch_thumbnails
 from thumbtune.tasks.fetch_videos import fetch_videos
+from thumbtune.tasks.find_near_duplicates import find_near_duplicates
 from thumbtune.tasks.index_thumbnails import index_thumbnails
 from thumbtune.tasks.mine_negatives import mine_negatives
 from thumbtune.tasks.notifications import notify_failure, notify_verdict
@@ -300,14 +301,17 @@ def collect(
         fetch_videos, workspace, *asked, will_do=lambda known: known.is_younger_than(hours)
     )
     end_listing(workspace, *asked)
-    splits = split_as_before(workspace, videos, parameters, stages)
+    batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
+    fetched = ThumbnailBatch.joined(batches)
+    looks = stages.run(
+        find_near_duplicates, workspace, Registry(workspace, source, channel).name, fetched
+    )
+    splits = split_as_before(workspace, videos, looks, parameters, stages)
     crossed = in_folds(parameters, videos.rows)
     mining = (of_all(parameters.negatives) if crossed else parameters.negatives, text_model)
     shuffled = parameters.split.method == "shuffle"
     pairs = stages.run(mine_negatives, workspace, splits, *mining, parameters.seed, shuffled)
-    batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
     accepted = (parameters.thumbnails.max_bad_share, 0 if crossed else parameters.split.min_rows)
-    fetched = ThumbnailBatch.joined(batches)
     examples = stages.run(collect_examples, workspace, pairs, fetched, *accepted)
     funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     downloaded = sum(batch.downloaded for batch in batches if stages.was_made(batch))
@@ -324,7 +328,7 @@ def of_all(negatives: NegativesParameters) -> NegativesParameters:
 
 
 def split_as_before(
-    workspace: Workspace, videos: Table, parameters: TrainParameters, stages: Stages
+    workspace: Workspace, videos: Table, looks: Table, parameters: TrainParameters, stages: Stages
 ) -> Table:
     """Each video keeps the split that an earlier run of the channel gave it."""
     registry = Registry(workspace, parameters.source, parameters.channel)
@@ -333,7 +337,7 @@ def split_as_before(
     how = (asked, parameters.seed)
     while True:  # a sweep may split a list of the channel at the same time
         before = assigned_before(registry, parameters.split, videos)
-        splits = stages.run(split_videos, workspace, videos, *how, before.table)
+        splits = stages.run(split_videos, workspace, videos, *how, before.table, looks)
         if keep_assigned(registry, parameters.split, videos, splits, before.last):
             return splits
 

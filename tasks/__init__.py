@@ -1,9 +1,9 @@
 """The steps as Prefect tasks, one thin file each, and what Prefect needs beside them.
 
 In the order of the story: `resolve_model`, `count_trainable`, `fetch_videos` (`call_youtube`),
-`split_videos`, `mine_negatives`, `fetch_thumbnails`, `collect_examples`, `choose_precision`,
-`encode_features`, `score_in_field`, `plan_run`, `train_model`, `evaluate`, `write_report`,
-`write_cards`, `register`, `promote`, `index_thumbnails`, `publish`; of a sweep
+`fetch_thumbnails`, `find_near_duplicates`, `split_videos`, `mine_negatives`, `collect_examples`,
+`choose_precision`, `encode_features`, `score_in_field`, `plan_run`, `train_model`, `evaluate`,
+`write_report`, `write_cards`, `register`, `promote`, `index_thumbnails`, `publish`; of a sweep
 `search_hyperparameters`, `compare_recipes` and `write_sweep`; of the watch `look_for_news`.
 
 Beside them: `caching` decides what need not run again, `retries` what is tried again, `artifacts`

@@ -40,7 +40,8 @@ def split_in_flow(parameters: TrainParameters, videos: Sequence[Video], stages: 
     @flow(name="split")
     def run() -> Table:
         table = stages.workspace.write_table("videos", videos)
-        return split_as_before(stages.workspace, table, parameters, stages)
+        looks = stages.workspace.write_table("alike", [])
+        return split_as_before(stages.workspace, table, looks, parameters, stages)
 
     return run()
 

@@ -212,12 +212,12 @@ def test_titles_on_both_sides_of_a_split_are_counted_and_told() -> None:
     assert told
     assert told.startswith("1 videos of valid and 1 videos of test have titles that train has")
     assert told.endswith(
-        "split.method is shuffle; hash puts a new video beside those of its title."
+        "hash puts a new video beside those of its title or of nearly the same thumbnail."
     )
     by_hash = leakage(rows, "hash")
     assert by_hash
-    assert "split.method is hash; a video keeps its split when a title is edited." in by_hash
-    assert by_hash.endswith("(split.train, split.valid) split all anew, equal titles together.")
+    assert "split.method is hash; a video keeps its split when its title" in by_hash
+    assert by_hash.endswith("split all anew, what belongs together in one.")
     assert leakage(rows[::2][:1] + rows[3:4], "shuffle") is None
 
 
@@ -292,3 +292,68 @@ def test_a_new_video_joins_those_of_its_title_also_when_they_are_gone(
             ]
         ).values()
     )
+
+
+looks = st.dictionaries(st.integers(0, 30).map(lambda n: f"id-{n}"), st.sampled_from("abcde"))
+
+
+@given(names=st.lists(titles, min_size=1, max_size=30), seen=looks)
+def test_videos_of_nearly_the_same_thumbnail_or_title_are_in_one_split(
+    names: list[str], seen: dict[str, str]
+) -> None:
+    videos = [video(n, title) for n, title in enumerate(names)]
+    splits = hash_splits(videos, 0.5, 0.25, (), seen)
+    for one, split in zip(videos, splits, strict=True):
+        for other, its in zip(videos, splits, strict=True):
+            same = seen.get(one.id, one.id) == seen.get(other.id, other.id)
+            assert split == its or not (same or same_title(one.title) == same_title(other.title))
+
+
+@given(names=st.lists(titles, min_size=2, max_size=30), seen=looks, known=st.integers(1, 29))
+def test_a_new_video_joins_those_of_its_thumbnail_and_moves_none(
+    names: list[str], seen: dict[str, str], known: int
+) -> None:
+    videos = [video(n, title) for n, title in enumerate(names)]
+    before = hash_splits(videos[:known], 0.5, 0.25)  # by an earlier thumbtune, which saw none
+    assigned = [
+        Assigned(id=each.id, split=split, title=each.title)
+        for each, split in zip(videos, before, strict=False)
+    ]
+    splits = dict(
+        zip(
+            [each.id for each in videos],
+            hash_splits(videos, 0.5, 0.25, assigned, seen),
+            strict=True,
+        )
+    )
+    assert [splits[each.id] for each in assigned] == before
+    for each in videos[known:]:
+        of_its_look = {
+            splits[own.id] for own in assigned if seen.get(own.id, "") == seen.get(each.id)
+        }
+        alone = names.count(each.title) == 1 and len(of_its_look) == 1
+        assert not alone or splits[each.id] in of_its_look
+
+
+def test_a_cover_that_many_videos_have_trains() -> None:
+    videos = [video(n) for n in range(60)]
+    seen = {f"id-{n}": "cover" for n in range(0, 60, 2)}
+    splits = hash_splits(videos, 0.5, 0.25, (), seen)
+    assert set(splits[::2]) == {"train"}
+    assert len(set(splits[1::2])) == 3
+
+
+def test_by_time_nearly_the_same_thumbnails_are_as_old_as_the_oldest() -> None:
+    videos = [video(n) for n in range(20)]
+    splits = time_splits(videos, 0.5, 0.25, {"id-0": "cover", "id-19": "cover"})
+    assert splits[0] == splits[19] == "train"
+
+
+def test_thumbnails_on_both_sides_are_told() -> None:
+    rows = divide_videos(
+        [video(n) for n in range(40)],
+        SplitParameters(method="shuffle", min_rows=2),
+        seed=1,
+        looks={f"id-{n}": "cover" for n in range(20)},
+    )
+    assert "nearly the same thumbnails" in str(leakage(rows, "shuffle"))

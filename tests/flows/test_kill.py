@@ -22,11 +22,19 @@ SEED = random.randrange(10**6)
 ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list, two of videos
 PAGES = 2  # of the list, after the channel; until all are marked as read, they are read anew
 
-DATA = ["listing", "videos", "splits", "assignment", "pairs", "thumbnails", "examples"]
-DATA += ["features", "training", "saving", "evaluation", "report", "cards", "registry"]
+DATA = ["listing", "videos", "thumbnails", "looks", "alike", "splits", "assignment", "pairs"]
+DATA += ["examples", "features", "training", "saving", "evaluation", "report", "cards", "registry"]
 DATA += ["promotion", "index"]
-RESULTS = ["fetch-videos", "split-videos", "mine-negatives", "fetch-thumbnails"]
-RESULTS += ["collect-examples", "encode-features", "train", "evaluate", "report", "write-cards"]
+RESULTS = ["fetch-videos", "fetch-thumbnails", "find-near-duplicates", "split-videos"]
+RESULTS += [
+    "mine-negatives",
+    "collect-examples",
+    "encode-features",
+    "train",
+    "evaluate",
+    "report",
+    "write-cards",
+]
 MOMENTS = {
     "in each step": ["workspace", "identity", "lock", *DATA],
     "before Prefect keeps each result": [f"result of {task}" for task in RESULTS],

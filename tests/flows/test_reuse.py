@@ -163,6 +163,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 KINDS = {
     "videos/*.jsonl": {"fetch-videos"},
+    "looks/*.safetensors": set(),
+    "alike/*.jsonl": {"find-near-duplicates"},
     "splits/*.jsonl": {"split-videos"},
     "pairs/*.jsonl": {"mine-negatives"},
     "thumbnails/*/*.jpg": {"fetch-thumbnails"},

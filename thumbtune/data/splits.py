@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, Self, cast
 
 import numpy as np
@@ -21,29 +22,47 @@ from thumbtune.text.titles import same_title
 Split = Literal["train", "valid", "test"]
 
 
+NO_LOOKS: Mapping[str, str] = MappingProxyType({})
+
+MANY = 10
+"""Videos of one cover; up to so many are split like others, however small the channel."""
+
+
 class SplitVideo(Video):
     """A video with its split."""
 
     split: Split
+    look: str = ""
+    """Equal for videos whose thumbnails are the same, or nearly; empty if that is not known."""
 
     @property
     def shares(self) -> list[str]:
         """What makes videos belong together that have one of it in common."""
-        return [f"title {same_title(self.title)}"]
+        return shared_by(self, self.look)
+
+
+def shared_by(video: Video, look: str) -> list[str]:
+    """What a video has that others may have too: its title, and what its thumbnail looks like."""
+    return [f"title {same_title(video.title)}", *([f"look {look}"] if look else [])]
 
 
 def number_groups(rows: Sequence[SplitVideo]) -> NDArray[np.intp]:
-    """Equal numbers for videos that belong together, from 0 up, shape (videos,).
+    """Equal numbers for videos that belong together, from 0 up, shape (videos,)."""
+    return joined_by([row.shares for row in rows])
+
+
+def joined_by(shares: Sequence[Sequence[str]]) -> NDArray[np.intp]:
+    """Equal numbers for rows that have something in common, from 0 up, shape (rows,).
 
     What two of them share they need not all share: a title may join what pictures do not.
     """
-    shared = [(row, key) for row, video in enumerate(rows) for key in video.shares]
+    shared = [(row, key) for row, keys in enumerate(shares) for key in keys]
     places = {key: place for place, key in enumerate(dict.fromkeys(key for _, key in shared))}
-    corner = [row for row, _ in shared], [len(rows) + places[key] for _, key in shared]
-    size = len(rows) + len(places)
+    corner = [row for row, _ in shared], [len(shares) + places[key] for _, key in shared]
+    size = len(shares) + len(places)
     graph = coo_array((np.ones(len(shared), bool), corner), shape=(size, size))
     _, components = connected_components(graph, directed=False)
-    groups: NDArray[np.intp] = components[: len(rows)].astype(np.intp)
+    groups: NDArray[np.intp] = components[: len(shares)].astype(np.intp)
     return groups
 
 
@@ -93,11 +112,13 @@ def divide_videos(
     parameters: SplitParameters,
     seed: int,
     assigned: Sequence[Assigned] = (),
+    looks: Mapping[str, str] = NO_LOOKS,
 ) -> list[SplitVideo]:
     """Give each video its split; the order of the videos stays.
 
     Args:
         assigned: what the method `hash` keeps to; each video once.
+        looks: video → what its thumbnail looks like; equal for those that are nearly the same.
 
     Raises:
         SplitTooSmallError: a split has fewer than `parameters.min_rows` videos.
@@ -106,15 +127,15 @@ def divide_videos(
     """
     match parameters.method:
         case "hash":
-            splits = hash_splits(videos, parameters.train, parameters.valid, assigned)
+            splits = hash_splits(videos, parameters.train, parameters.valid, assigned, looks)
         case "shuffle":
             splits = shuffled_splits(len(videos), parameters.train, parameters.valid, seed)
         case "given":
             splits = given_splits(videos)
         case "time":
-            splits = time_splits(videos, parameters.train, parameters.valid)
+            splits = time_splits(videos, parameters.train, parameters.valid, looks)
     rows = [
-        SplitVideo(**video.model_dump(exclude={"split"}), split=split)
+        SplitVideo(**video.model_dump(exclude={"split"}), split=split, look=looks.get(video.id, ""))
         for video, split in zip(videos, splits, strict=True)
     ]
     check_sizes(rows, parameters.min_rows)
@@ -122,52 +143,48 @@ def divide_videos(
 
 
 def hash_splits(
-    videos: Sequence[Video], train: float, valid: float, assigned: Sequence[Assigned] = ()
+    videos: Sequence[Video],
+    train: float,
+    valid: float,
+    assigned: Sequence[Assigned] = (),
+    looks: Mapping[str, str] = NO_LOOKS,
 ) -> list[Split]:
     """Give each video the split it was assigned before, or else place it by a hash.
 
-    A video of a title that is known (`same_title`) joins the videos that have it. Others of equal
-    title go together, placed by the id of the oldest one, so that what is split anew on another
-    machine is split alike. Without dates they are placed by their title, as it is spelled first in
-    the order of characters.
+    A video joins those that it belongs with: of its title (`same_title`), or of nearly the same
+    thumbnail. Those that are all new go together, placed by the id of the oldest one, so that what
+    is split anew on another machine is split alike. Without dates they are placed by their title,
+    as it is spelled first in the order of characters. A cover that many videos have is no test: if
+    more than a tenth have it, they train.
     """
     own = {each.id: each.split for each in assigned}
-    titles = [same_title(video.title) for video in videos]
-    known = _splits_of_titles(titles, videos, assigned, own)
-    groups: defaultdict[str, list[Video]] = defaultdict(list)
-    for title, video in zip(titles, videos, strict=True):
-        groups[title].append(video)
-    hashed = {
-        title: _split_at(_unit_hash(_group_key(group)), train, valid)
-        for title, group in groups.items()
-    }
-    return [
-        own.get(video.id) or known.get(title) or hashed[title]
-        for title, video in zip(titles, videos, strict=True)
-    ]
-
-
-def _splits_of_titles(
-    titles: Sequence[str],
-    videos: Sequence[Video],
-    assigned: Sequence[Assigned],
-    own: Mapping[str, Split],
-) -> dict[str, Split]:
-    """Title → the split of the videos that have it, or else of those that had it and are gone.
-
-    If they are of several, since a title was edited, it is that of train: there the title is known.
-    """
     here = {video.id for video in videos}
-    gone = [(same_title(each.title), each.split) for each in assigned if each.id not in here]
-    of_now = [
-        (title, own[video.id])
-        for title, video in zip(titles, videos, strict=True)
-        if video.id in own
+    gone = [each for each in assigned if each.id not in here]
+    shares = [shared_by(video, looks.get(video.id, "")) for video in videos]
+    numbers = joined_by([*shares, *([f"title {same_title(each.title)}"] for each in gone)]).tolist()
+    groups: defaultdict[int, list[Video]] = defaultdict(list)
+    for number, video in zip(numbers, videos, strict=False):
+        groups[number].append(video)
+    left: defaultdict[int, list[Split]] = defaultdict(list)
+    for number, each in zip(numbers[len(videos) :], gone, strict=True):
+        left[number].append(each.split)
+    most = max(MANY, len(videos) / 10)
+
+    def split_of(number: int, group: list[Video]) -> Split:
+        """If a group is in several, since a title was edited, it is train: there it is known."""
+        known = [own[video.id] for video in group if video.id in own] or left[number]
+        if known:
+            return min(known, key=SPLITS.index)
+        covers = Counter(looks[video.id] for video in group if video.id in looks)
+        if max(covers.values(), default=0) > most:
+            return "train"
+        return _split_at(_unit_hash(_group_key(group)), train, valid)
+
+    of_group = {number: split_of(number, group) for number, group in groups.items()}
+    return [
+        own.get(video.id) or of_group[number]
+        for video, number in zip(videos, numbers, strict=False)
     ]
-    splits: dict[str, Split] = {}
-    for pairs in (gone, of_now):
-        splits |= dict(sorted(pairs, key=lambda pair: SPLITS.index(pair[1]), reverse=True))
-    return splits
 
 
 def _group_key(group: Sequence[Video]) -> str:
@@ -201,10 +218,12 @@ def shuffled_order(rows: int, seed: int) -> list[int]:
     return pd.Series(range(rows)).sample(frac=1, random_state=seed).tolist()
 
 
-def time_splits(videos: Sequence[Video], train: float, valid: float) -> list[Split]:
+def time_splits(
+    videos: Sequence[Video], train: float, valid: float, looks: Mapping[str, str] = NO_LOOKS
+) -> list[Split]:
     """The oldest videos train, the newest are test: a model is for videos that come after it.
 
-    Videos of equal title go together, at the date of the oldest.
+    Videos that belong together go together, at the date of the oldest.
 
     Raises:
         UndatedVideosError: a video has no date.
@@ -215,9 +234,10 @@ def time_splits(videos: Sequence[Video], train: float, valid: float) -> list[Spl
             f"split.method is `time`, but {undated} of {len(videos)} videos have no date. Choose "
             "split.method hash, or add the field publishedAt."
         )
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for row, video in enumerate(videos):
-        groups[same_title(video.title)].append(row)
+    groups: defaultdict[int, list[int]] = defaultdict(list)
+    shares = [shared_by(video, looks.get(video.id, "")) for video in videos]
+    for row, number in enumerate(joined_by(shares).tolist()):
+        groups[number].append(row)
 
     def age(rows: list[int]) -> tuple[str, str]:
         return min((str(videos[row].published_at), videos[row].id) for row in rows)
@@ -252,33 +272,34 @@ def given_splits(videos: Sequence[Video]) -> list[Split]:
 
 
 def seen_in_train(rows: Sequence[SplitVideo]) -> dict[str, int]:
-    """How many videos of valid and of test have a title that a video of train has too."""
-    trained = {same_title(row.title) for row in rows if row.split == "train"}
+    """How many videos of valid and of test share a title or a thumbnail with one of train."""
+    trained = {key for row in rows if row.split == "train" for key in row.shares}
     return {
-        split: sum(row.split == split and same_title(row.title) in trained for row in rows)
+        split: sum(row.split == split and not trained.isdisjoint(row.shares) for row in rows)
         for split in ("valid", "test")
     }
 
 
-JOINS = "hash puts a new video beside those of its title."
+JOINS = "hash puts a new video beside those of its title or of nearly the same thumbnail."
 APART = {
-    "hash": "a video keeps its split when a title is edited. Other shares (split.train, "
-    "split.valid) split all anew, equal titles together.",
+    "hash": "a video keeps its split when its title or its thumbnail is changed. Other shares "
+    "(split.train, split.valid) split all anew, what belongs together in one.",
     "shuffle": JOINS,
     "given": JOINS,
 }
-"""Method → how it comes that equal titles stand apart, and what keeps them together."""
+"""Method → how it comes that equal titles or thumbnails stand apart, and what joins them."""
 
 
 def leakage(rows: Sequence[SplitVideo], method: str) -> str | None:
-    """What to say of titles that stand in train and outside of it; None if there are none."""
+    """What to say of what stands in train and outside of it too; None if nothing does."""
     seen = seen_in_train(rows)
     if not any(seen.values()):
         return None
     counts = " and ".join(f"{count} videos of {split}" for split, count in seen.items() if count)
     return (
-        f"{counts} have titles that train has too (case and invisible characters do not count), so "
-        f"what is measured there is too good. split.method is {method}; {APART[method]}"
+        f"{counts} have titles that train has too (case and invisible characters do not count), or "
+        f"nearly the same thumbnails, so what is measured there is too good. "
+        f"split.method is {method}; {APART[method]}"
     )
 
 

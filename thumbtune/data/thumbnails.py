@@ -101,7 +101,7 @@ class Example(Pair):
 
     @property
     def shares(self) -> list[str]:
-        """The picture too: its file is named by the hash of its bytes."""
+        """The picture too, also where nobody looked at it: its file is named by its bytes' hash."""
         return [*super().shares, f"picture {self.image} {self.crop}"]
 
 
