@@ -142,7 +142,8 @@ def compare(
     known: Seen, pictures: dict[str, Picture], load: Callable[[Picture], list[View]]
 ) -> Seen:
     """Look at pictures that are new, and compare them with all."""
-    new = [name for name in pictures if name not in set(known.names)]
+    there = set(known.names)
+    new = [name for name in pictures if name not in there]
     if not new:
         return known
     load = lru_cache(IN_MEMORY)(load)
