@@ -28,11 +28,13 @@ PAGE = 4096
 MOUNT = f"mount -t tmpfs -o size={SIZE} full $0/disk && mount -t tmpfs -o ro none $0/read-only"
 
 ORDER = ["workspace-id", "quota", "youtube", "channels", "registry", "youtube-unfinished"]
-ORDER += ["videos", "splits", "pairs", "thumbnails", "examples", "features", "models"]
+ORDER += ["videos", "thumbnails", "looks", "alike", "splits", "pairs", "examples", "features"]
+ORDER += ["models"]
 """What a run writes, in its order."""
 
 FULL_WHILE_WRITING = {
-    "thumbnails": ("thumbnails", "examples"),
+    "thumbnails": ("thumbnails", "looks"),
+    "looks": ("looks", "alike"),
     "features": ("features", "training"),
     "models": ("saving", "report"),
 }
