@@ -90,6 +90,19 @@ def test_what_was_compared_is_kept_and_a_new_picture_joins_those_it_looks_like(
     assert groups(at_once) == groups(looks_of(workspace, "tester", thumbnails))
 
 
+def test_a_picture_is_looked_at_once(
+    workspace: Workspace, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    thumbnails = keep(workspace, pictures[:12], tmp_path / "pictures")
+    looks = looks_of(workspace, "tester", thumbnails)
+    for thumbnail in thumbnails:
+        assert thumbnail.image
+        workspace.remove(thumbnail.image)
+    assert looks_of(workspace, "tester", thumbnails) == looks
+    with pytest.raises(OSError, match="No such file"):
+        looks_of(workspace, "another", thumbnails)
+
+
 @pytest.mark.parametrize("damage", [b"", b"x" * 3000, None])
 def test_damage_of_what_was_kept_costs_a_look_at_the_pictures(
     workspace: Workspace, pictures: list[Image.Image], tmp_path: Path, damage: bytes | None

@@ -83,9 +83,8 @@ class Seen(NamedTuple):
     def read(cls, workspace: Workspace, file: str) -> Self:
         """What was kept; nothing if it is gone or damaged."""
         try:
-            kept = workspace.read(file)
-            mark, data = kept[:64].decode(), kept[64:]
-            if mark != checksum(data)[:64]:
+            mark, _, data = workspace.read(file).partition(b"\n")
+            if mark.decode() != checksum(data):
                 return cls.nothing()
             found = tensors.load(data)
             names = json.loads(found.pop("names").tobytes())
@@ -98,7 +97,7 @@ class Seen(NamedTuple):
         names = np.frombuffer(json.dumps(self.names).encode(), np.uint8)
         rest = {name: getattr(self, name) for name in self._fields[1:]}
         data = tensors.save({"names": names, **rest})
-        workspace.write(file, checksum(data)[:64].encode() + data)
+        workspace.write(file, f"{checksum(data)}\n".encode() + data)
 
 
 def looks_of(workspace: Workspace, channel: str, thumbnails: Sequence[Thumbnail]) -> list[Look]:
