@@ -166,8 +166,9 @@ def check_folds(rows: Sequence[Example], min_rows: int) -> None:
     groups = int(number_groups(rows).max()) + 1 if rows else 0
     if groups < FOLDS * min_rows:
         raise SplitTooSmallError(
-            f"{len(rows)} videos, in {groups} groups that belong together by title or picture, are "
+            f"{len(rows)} videos, in {groups} groups that share a title or nearly a picture, are "
             f"too few for {FOLDS} folds of split.min_rows={min_rows}. Add videos (a lower "
             "videos.min_duration_seconds keeps more), lower split.min_rows, or set training.recipe "
-            "to given and evaluation.method to holdout."
+            "to given and evaluation.method to holdout; where all thumbnails are alike, with "
+            "split.method shuffle."
         )
