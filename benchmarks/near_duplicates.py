@@ -113,7 +113,7 @@ def find_copies(pictures: Sequence[Image.Image], copy: Copy, seed: int, every: i
 
 def _compare(seen: Seen, pictures: dict[str, Image.Image]) -> Seen:
     files = {name: (name, None) for name in pictures}
-    return compare(seen, files, lambda picture: look_at(pictures[picture[0]].copy()))
+    return compare(seen, files, lambda picture: look_at(pictures[picture[0]]))
 
 
 def _freed(picture: Image.Image) -> Image.Image:

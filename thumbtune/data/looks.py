@@ -66,6 +66,7 @@ def look_at(picture: Image.Image) -> list[View]:
     Args:
         picture: RGB.
     """
+    picture = picture.copy()
     picture.thumbnail((LARGEST, LARGEST), Image.Resampling.BOX)
     pixels = _without_bars(np.asarray(picture))
     shown = _shown(pixels)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
-from scipy.sparse import coo_array, csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import csr_array
 
 from thumbtune.data.looks import View, are_nearly_the_same, look_at
+from thumbtune.data.splits import joined_by
 from thumbtune.data.thumbnails import Thumbnail, load_cropped, stored_picture
 from thumbtune.store.workspace import Workspace, checksum
 
@@ -230,10 +230,12 @@ def _nearest(
 
 def _groups(seen: Seen) -> Iterator[str]:
     """A name for each picture's group, the same on every machine."""
-    size = len(seen.names)
-    joined = coo_array((np.ones(len(seen.pairs), bool), seen.pairs.T), shape=(size, size))
-    _, groups = connected_components(joined, directed=False)
+    shares: list[list[str]] = [[] for _ in seen.names]
+    for pair in seen.pairs.tolist():
+        for picture in pair:
+            shares[picture].append(str(pair))
+    groups = joined_by(shares).tolist()
     first: dict[int, str] = {}
-    for group, name in sorted(zip(groups.tolist(), seen.names, strict=True)):
+    for group, name in sorted(zip(groups, seen.names, strict=True)):
         first.setdefault(group, hashlib.sha256(name.encode()).hexdigest()[:16])
-    return (first[group] for group in groups.tolist())
+    return (first[group] for group in groups)
