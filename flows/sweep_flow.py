@@ -22,7 +22,13 @@ from thumbtune.channel.preflight import check_search
 from thumbtune.commands import train_command
 from thumbtune.flows.command_line import run_script
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line
-from thumbtune.flows.train_flow import begun_again_on_damage, collect, encode, find_models
+from thumbtune.flows.train_flow import (
+    begun_again_on_damage,
+    collect,
+    encode,
+    find_models,
+    paired_by_clip,
+)
 from thumbtune.learning.recipes import RecipeResult
 from thumbtune.parameters import SweepParameters, takes
 from thumbtune.reporting.report import left_out
@@ -32,7 +38,6 @@ from thumbtune.tasks.artifacts import post_sweep_artifacts
 from thumbtune.tasks.caching import Stages
 from thumbtune.tasks.call_youtube import call_youtube
 from thumbtune.tasks.compare_recipes import compare_recipes
-from thumbtune.tasks.resolve_model import resolve_model
 from thumbtune.tasks.search_hyperparameters import search_hyperparameters
 from thumbtune.tasks.write_sweep import write_sweep
 from thumbtune.text.escaping import for_terminal
@@ -71,12 +76,12 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     parameters = parameters.model_copy(update={"evaluation": on_test})
     identify(workspace, parameters, call_youtube)
     stages = Stages(workspace, parameters.refresh)
-    model, text_model = find_models(parameters, stages)
-    if parameters.negatives.method != "given":  # trials need it for their negatives
-        text_model = resolve_model(parameters.negatives.text_model, "negatives.text_model")
+    compares_titles = parameters.negatives.method != "given"  # some trials do
+    model, text_model = find_models(parameters, stages, compares_titles)
     funnel, _, examples, _ = collect(workspace, parameters, stages, text_model)
 
     precision, _ = encode(workspace, model, examples, parameters, stages)
+    examples = paired_by_clip(workspace, model, examples, parameters, precision, stages)
     data = (workspace, model, text_model, examples, parameters.for_training())
     options = parameters.sweep
     found = stages.run(search_hyperparameters, *data, options, precision)

@@ -59,6 +59,7 @@ from thumbtune.tasks.fetch_thumbnails import fetch_thumbnails
 from thumbtune.tasks.fetch_videos import fetch_videos
 from thumbtune.tasks.find_near_duplicates import find_near_duplicates
 from thumbtune.tasks.index_thumbnails import index_thumbnails
+from thumbtune.tasks.mine_by_clip import mine_by_clip
 from thumbtune.tasks.mine_negatives import mine_negatives
 from thumbtune.tasks.notifications import notify_failure, notify_verdict
 from thumbtune.tasks.plan_run import plan_run
@@ -169,16 +170,19 @@ def train_and_promote(
     """The story from top to bottom."""
     stages = Stages(workspace, parameters.refresh)
     decided = len(registry.decisions())
-    model, text_model = find_models(parameters, stages)
+    others = last_sweep(registry) if parameters.training.recipe == "auto" else []
+    mined = [parameters.negatives, *(other.recipe.negatives for other in others if other.recipe)]
+    compares = any(negatives.compares_titles for negatives in mined)
+    model, text_model = find_models(parameters, stages, compares)
     remember_folder(model, workspace)
     funnel, videos, examples, work = collect(workspace, parameters, stages, text_model)
 
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
+    examples = paired_by_clip(workspace, model, examples, parameters, precision, stages)
 
     if champion := registry.champion():
         own = precision_of(champion, model, parameters, precision)
         look_back(workspace, parameters, champion, examples, own)
-    others = last_sweep(registry)
     data = (workspace, model, text_model, examples)
     plan = stages.run(plan_run, *data, parameters.for_learning(), precision, others)
     get_run_logger().info("Recipe: %s, %s", plan.candidate.told, plan.why)
@@ -267,18 +271,17 @@ def tell_of_others(decisions: Sequence[Decision], registry: Registry) -> int:
 
 
 def find_models(
-    parameters: TrainParameters, stages: Stages
+    parameters: TrainParameters, stages: Stages, compares_titles: bool
 ) -> tuple[ModelReference, ModelReference | None]:
-    """The CLIP, and the model that compares titles, if the method of the negatives needs one.
+    """The CLIP, and the model that compares titles, if the method of any negatives needs one.
 
     A wrong model or fragment shows here, before anything is fetched.
     """
     model = resolve_model(parameters.model, "model")
     stages.run(count_trainable, model, parameters.training.trainable)
-    negatives, text_model = parameters.negatives, None
-    if negatives.method in ("least_similar", "hard"):
-        text_model = resolve_model(negatives.text_model, "negatives.text_model")
-    return model, text_model
+    if not compares_titles:
+        return model, None
+    return model, resolve_model(parameters.negatives.text_model, "negatives.text_model")
 
 
 def collect(
@@ -307,11 +310,11 @@ def collect(
         find_near_duplicates, workspace, Registry(workspace, source, channel).name, fetched
     )
     splits = split_as_before(workspace, videos, looks, parameters, stages)
-    crossed = in_folds(parameters, videos.rows)
-    mining = (of_all(parameters.negatives) if crossed else parameters.negatives, text_model)
+    mining = before_features(negatives_within(parameters, videos.rows)), text_model
     shuffled = parameters.split.method == "shuffle"
     pairs = stages.run(mine_negatives, workspace, splits, *mining, parameters.seed, shuffled)
-    accepted = (parameters.thumbnails.max_bad_share, 0 if crossed else parameters.split.min_rows)
+    min_rows = 0 if in_folds(parameters, videos.rows) else parameters.split.min_rows
+    accepted = (parameters.thumbnails.max_bad_share, min_rows)
     examples = stages.run(collect_examples, workspace, pairs, fetched, *accepted)
     funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
     downloaded = sum(batch.downloaded for batch in batches if stages.was_made(batch))
@@ -322,9 +325,31 @@ def collect(
     return funnel, videos, examples, work
 
 
-def of_all(negatives: NegativesParameters) -> NegativesParameters:
-    """Negatives among all videos, since all are learned from; folds have theirs mined anew."""
-    return negatives.model_copy(update={"scope": "before_split"})
+def negatives_within(parameters: TrainParameters, videos: int) -> NegativesParameters:
+    """How negatives are mined: among all videos if all are learned from; folds mine theirs anew."""
+    among_all = {"scope": "before_split"} if in_folds(parameters, videos) else {}
+    return parameters.negatives.model_copy(update=among_all)
+
+
+def before_features(negatives: NegativesParameters) -> NegativesParameters:
+    """The same but for CLIP's own, for which its features must be there."""
+    later = {"method": "none"} if negatives.method == "clip" else {}
+    return negatives.model_copy(update=later)
+
+
+def paired_by_clip(
+    workspace: Workspace,
+    model: ModelReference,
+    examples: Table,
+    parameters: TrainParameters,
+    precision: Precision,
+    stages: Stages,
+) -> Table:
+    """The examples, with CLIP's own negatives if those are asked for."""
+    if parameters.negatives.method != "clip":
+        return examples
+    how = (parameters.training.trainable, negatives_within(parameters, examples.rows), precision)
+    return stages.run(mine_by_clip, workspace, model, examples, *how)
 
 
 def split_as_before(

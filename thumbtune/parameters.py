@@ -139,11 +139,12 @@ class SplitParameters(_Stage):
 class NegativesParameters(_Stage):
     """Which title stands as the wrong one beside each thumbnail."""
 
-    method: Literal["least_similar", "hard", "random", "none", "given"] = Field(
+    method: Literal["least_similar", "hard", "clip", "random", "none", "given"] = Field(
         "least_similar",
         description="`least_similar`: the article's, each title serves once; `hard`: the most "
-        "similar title below the ceiling; `random`; `none`: in-batch negatives only; `given`: "
-        "the title_neg column of a hub dataset.",
+        "similar title below the ceiling; `clip`: the title that the untouched CLIP itself takes "
+        "most for the thumbnail's, below the margin; `random`; `none`: in-batch negatives only; "
+        "`given`: the title_neg column of a hub dataset.",
     )
     scope: Literal["within_split", "before_split"] = Field(
         "within_split",
@@ -158,6 +159,18 @@ class NegativesParameters(_Stage):
     ceiling: float = Field(
         0.9, gt=-1, le=1, description="hard: cosine similarity that a negative must stay below."
     )
+    margin: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="clip: by how much a negative's cosine similarity with the thumbnail must stay "
+        "below that of the own title.",
+    )
+
+    @property
+    def compares_titles(self) -> bool:
+        """Whether a text model is needed."""
+        return self.method in ("least_similar", "hard")
 
 
 class ThumbnailsParameters(_Stage):

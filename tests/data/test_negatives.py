@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from thumbtune.data.negatives import (
     Embeddings,
     NoNegativeError,
+    Pair,
     Rows,
     hardest_below,
     least_similar,
@@ -69,6 +70,10 @@ def test_a_row_that_the_article_leaves_with_itself_swaps_with_the_row_that_loses
         assert similarities[np.arange(5), ours].sum() == pytest.approx(min(totals), abs=1e-5)
 
 
+def hardest(vectors: Embeddings, texts: Rows, ceiling: float) -> Rows:
+    return hardest_below(vectors, vectors, texts, np.full(len(texts), ceiling))
+
+
 texts_of_two_or_more = (
     arrays(np.intp, st.integers(2, 40), elements=st.integers(0, 9))
     .filter(lambda texts: len(set(texts.tolist())) > 1)
@@ -83,7 +88,7 @@ def test_no_title_is_ever_its_own_negative_whether_by_row_or_by_equal_text(
     vectors = unit_vectors(int(texts.max()) + 1, seed)[texts]
     for negatives in (
         least_similar(vectors, texts),
-        hardest_below(vectors, texts, ceiling=0.5),
+        hardest(vectors, texts, 0.5),
         random_other(texts, seed),
     ):
         assert (texts[negatives] != texts).all()
@@ -111,20 +116,40 @@ def test_least_similar_is_the_same_whether_mined_in_one_block_or_in_many(
 def test_hard_takes_the_most_similar_below_the_ceiling() -> None:
     angles = np.radians([0, 10, 40, 120])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert hardest_below(vectors, np.arange(4), ceiling=0.95)[0] == 2
-    assert hardest_below(vectors, np.arange(4), ceiling=0.99)[0] == 1
+    assert hardest(vectors, np.arange(4), 0.95)[0] == 2
+    assert hardest(vectors, np.arange(4), 0.99)[0] == 1
 
 
 def test_hard_falls_back_to_the_least_similar_where_all_reach_the_ceiling() -> None:
     angles = np.radians([0, 1, 2, 3])
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
-    assert hardest_below(vectors, np.arange(4), ceiling=0.5)[0] == 3
+    assert hardest(vectors, np.arange(4), 0.5)[0] == 3
+
+
+def test_clips_own_is_the_title_that_it_takes_most_for_the_thumbnails_below_the_margin() -> None:
+    rows = videos("r" * 5)
+    similar = [0.8, 0.9, 0.79, 0.7, 0.1]  # of the first thumbnail with each title; 0.8 is its own
+    titles = np.zeros((5, 6), np.float32)
+    titles[:, 0], titles[np.arange(5), np.arange(1, 6)] = similar, np.sqrt(1 - np.square(similar))
+    images = np.concatenate([np.eye(6)[:1], titles[1:]]).astype(np.float32)
+
+    def first(margin: float) -> str | None:
+        parameters = NegativesParameters(method="clip", margin=margin)
+        return pair_titles(rows, parameters, 42, lambda _: titles, images)[0].title_neg
+
+    assert first(0) == "Title 2"
+    assert first(0.05) == "Title 3"
+    assert first(0.5) == "Title 4"
+    assert first(1) == "Title 4", "where none is so far below, the least similar"
 
 
 def test_random_is_seeded_and_reaches_every_other_text() -> None:
     texts = np.array([0, 0, 1, 2])
     assert random_other(texts, seed=3).tolist() == random_other(texts, seed=3).tolist()
     assert {int(random_other(texts, seed)[0]) for seed in range(50)} == {2, 3}
+
+
+METHODS = ("least_similar", "hard", "clip", "random")
 
 
 def videos(splits: str, titles: list[str] | None = None) -> list[SplitVideo]:
@@ -141,17 +166,22 @@ def embed(titles: list[str]) -> Embeddings:
     return unit_vectors(len(titles))
 
 
-@pytest.mark.parametrize("method", ["least_similar", "hard", "random"])
+def paired(rows: list[SplitVideo], method: str) -> list[Pair]:
+    parameters = NegativesParameters(method=method)  # type: ignore[arg-type]
+    return pair_titles(rows, parameters, 42, embed, unit_vectors(len(rows), 1))
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_within_split_no_title_crosses_from_one_split_to_another(method: str) -> None:
     rows = videos("rrrvvttrrvtrvt")
-    pairs = pair_titles(rows, NegativesParameters(method=method), 42, embed)  # type: ignore[arg-type]
+    pairs = paired(rows, method)
     split_of = {row.title: row.split for row in rows}
     assert all(split_of[pair.title_neg or ""] == pair.split for pair in pairs)
 
 
 @given(
     names=st.lists(st.sampled_from("abcdefgh"), min_size=6, max_size=40),
-    method=st.sampled_from(["least_similar", "hard", "random"]),
+    method=st.sampled_from(METHODS),
     data=st.data(),
 )
 def test_a_negative_is_another_title_of_its_split_and_each_serves_once_where_it_can(
@@ -161,7 +191,7 @@ def test_a_negative_is_another_title_of_its_split_and_each_serves_once_where_it_
     rows = videos(drawn, names)
     of_split = {s: [r.title for r in rows if r.split == s] for s in ("train", "valid", "test")}
     assume(all(len(set(own)) != 1 for own in of_split.values()))
-    pairs = pair_titles(rows, NegativesParameters(method=method), 42, embed)  # type: ignore[arg-type]
+    pairs = paired(rows, method)
     assert [pair.id for pair in pairs] == [row.id for row in rows]
     for split, own in of_split.items():
         negatives = [str(pair.title_neg) for pair in pairs if pair.split == split]
@@ -172,10 +202,10 @@ def test_a_negative_is_another_title_of_its_split_and_each_serves_once_where_it_
     assert all(pair.title_neg != pair.title for pair in pairs)
 
 
-@pytest.mark.parametrize("method", ["least_similar", "hard", "random"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_title_is_never_its_own_negative_in_another_spelling(method: str) -> None:
     rows = videos("r" * 4, ["A robot", "a ROBOT", "A\u200b robot\ufe0f", "B"])
-    pairs = pair_titles(rows, NegativesParameters(method=method), 42, embed)  # type: ignore[arg-type]
+    pairs = paired(rows, method)
     assert [pair.title_neg for pair in pairs[:3]] == ["B"] * 3
     assert pairs[3].title_neg != "B"
 
@@ -186,8 +216,8 @@ def test_the_hardest_negative_does_not_depend_on_the_order_of_the_videos(
 ) -> None:
     vectors = unit_vectors(int(texts.max()) + 1, seed)[texts]
     moved = np.array(order.sample(range(len(texts)), len(texts)))
-    before = texts[hardest_below(vectors, texts, 0.5)]
-    after = texts[moved][hardest_below(vectors[moved], texts[moved], 0.5)]
+    before = texts[hardest(vectors, texts, 0.5)]
+    after = texts[moved][hardest(vectors[moved], texts[moved], 0.5)]
     assert after.tolist() == before[moved].tolist()
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sentence_transformers import SentenceTransformer
 
 from tests.flows.test_train_flow import posted_artifacts
 from tests.small_channel import quick_run
@@ -14,7 +15,10 @@ from thumbtune.channel.field_scores import last_scores
 from thumbtune.channel.registry import Registry
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.learning.candidates import Recipe
 from thumbtune.learning.evaluation import Prediction
+from thumbtune.learning.last_sweep import keep_sweep
+from thumbtune.parameters import NegativesParameters, TrainingParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.matching import Matcher
 
@@ -127,3 +131,41 @@ def test_a_champion_is_met_on_videos_that_it_has_not_learned_from_and_scored_on_
         against_champion = enough.differences[0]
         assert (against_champion.opponent, against_champion.videos) == ("champion", 20)
         assert enough.differences[1].videos == 80
+
+
+def test_negatives_from_clip_itself_are_the_wrong_titles_that_it_takes_most_for_right(
+    tmp_path: Path,
+) -> None:
+    asked = quick_run(tmp_path)
+    del asked["evaluation"]
+    asked["negatives"] = {"method": "clip"}
+    train(**asked)
+    registry = registry_of(asked)
+    rows = registry.workspace.read_table(registry.versions()[0].examples, Example)
+    model = SentenceTransformer(asked["model"])  # whole forward passes, nothing stored
+    pictures = [Image.open(Path(asked["channel"]) / f"{row.id}.jpg") for row in rows]
+    titles = [row.title for row in rows]
+    images, texts = (model.encode(each, normalize_embeddings=True) for each in (pictures, titles))
+    similar = images @ texts.T
+    for number, row in enumerate(rows):
+        own = similar[number, number]
+        wrong = np.delete(similar[number], number)
+        below = wrong[wrong < own - 1e-5]
+        assert row.title_neg != row.title
+        taken = similar[number, titles.index(row.title_neg or "")]
+        assert taken == pytest.approx(below.max() if len(below) else wrong.min(), abs=1e-4)
+    assert train(**asked).stages.startswith("Nothing to do")
+
+
+def test_the_last_sweeps_choice_is_tried_with_its_own_negatives_though_the_run_asks_for_none(
+    tmp_path: Path,
+) -> None:
+    asked = quick_run(tmp_path)
+    asked["training"] = {}
+    asked["negatives"] = {"method": "none", "text_model": asked["model"]}
+    negatives = NegativesParameters(method="hard", ceiling=0.99)
+    swept = Recipe(training=TrainingParameters(epochs=1), negatives=negatives)
+    keep_sweep(registry_of(asked), swept)
+    train(**asked)
+    recipes = json.loads(str(posted_artifacts()["recipe"].data))
+    assert any("the last sweep's choice" in row["recipe"] for row in recipes)

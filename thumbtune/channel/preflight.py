@@ -52,7 +52,7 @@ def check_models(parameters: TrainParameters) -> None:
         ModelNotFoundError: it is not so.
     """
     named = {"model": parameters.model}
-    if parameters.negatives.method in ("least_similar", "hard"):
+    if parameters.negatives.compares_titles:
         named["negatives.text_model"] = parameters.negatives.text_model
     for parameter, name in named.items():
         if name != "sample":

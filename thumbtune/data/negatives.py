@@ -33,13 +33,15 @@ def pair_titles(
     parameters: NegativesParameters,
     seed: int,
     embed: Callable[[list[str]], Embeddings],
+    images: Embeddings | None = None,
 ) -> list[Pair]:
     """Give each video its negative title; the order of the videos stays.
 
     Args:
         videos: rows of all splits.
-        embed: titles → unit vectors, shape (titles, dimensions); called for `least_similar` and
-            `hard` only.
+        embed: titles → unit vectors, shape (titles, dimensions); called for methods that compare.
+        images: for `clip`, the videos' thumbnails as unit vectors, shape (videos, dimensions), of
+            the model by which `embed` embeds.
 
     Raises:
         NoNegativeError: all titles that a negative may come from are equal, or `given` has none.
@@ -52,8 +54,10 @@ def pair_titles(
         vectors = np.zeros((len(titles), 0), np.float32)
         if parameters.method != "random":
             vectors = embed(titles)
+        anchors = vectors if images is None else images
         for rows in _scopes(videos, parameters.scope):
-            chosen = _mine([titles[row] for row in rows], vectors[rows], parameters, seed)
+            among = [titles[row] for row in rows]
+            chosen = _mine(among, vectors[rows], anchors[rows], parameters, seed)
             for row, other in zip(rows, chosen, strict=True):
                 negatives[row] = titles[rows[other]]
     return [
@@ -75,13 +79,17 @@ def _given(videos: Sequence[SplitVideo]) -> list[str | None]:
     if missing:
         raise NoNegativeError(
             f"negatives.method is `given`, but {missing} of {len(videos)} videos came without "
-            "title_neg. Choose negatives.method least_similar, hard, random or none."
+            "title_neg. Choose negatives.method least_similar, hard, clip, random or none."
         )
     return [video.title_neg for video in videos]
 
 
 def _mine(
-    titles: Sequence[str], vectors: Embeddings, parameters: NegativesParameters, seed: int
+    titles: Sequence[str],
+    vectors: Embeddings,
+    anchors: Embeddings,
+    parameters: NegativesParameters,
+    seed: int,
 ) -> Rows:
     texts = number_titles(titles)
     if len(texts) and texts.max() == 0:
@@ -93,7 +101,10 @@ def _mine(
         case "least_similar":
             return least_similar(vectors, texts)
         case "hard":
-            return hardest_below(vectors, texts, parameters.ceiling)
+            return hardest_below(vectors, vectors, texts, np.full(len(texts), parameters.ceiling))
+        case "clip":
+            own = np.einsum("ij,ij->i", anchors, vectors)
+            return hardest_below(anchors, vectors, texts, own - parameters.margin)
     return random_other(texts, seed)
 
 
@@ -149,22 +160,27 @@ def _swap_in(row: int, left: int, negatives: Rows, vectors: Embeddings, texts: R
         negatives[row] = int(to_row.argmin())
 
 
-def hardest_below(vectors: Embeddings, texts: Rows, ceiling: float) -> Rows:
-    """Hard negatives: the most similar title below the ceiling, which keeps out near-duplicates.
+def hardest_below(
+    anchors: Embeddings, vectors: Embeddings, texts: Rows, ceilings: NDArray[np.floating]
+) -> Rows:
+    """Hard negatives: the most similar title below a row's ceiling, which keeps out those that are
+    as right as its own (arXiv:2407.15831).
 
-    A row whose other titles all reach the ceiling gets the least similar of them.
+    A row for which all other titles reach its ceiling gets the least similar of them.
 
     Args:
-        vectors: unit vectors, shape (titles, dimensions).
+        anchors: what titles are compared with, unit vectors, shape (titles, dimensions): the titles
+            themselves, or their thumbnails.
+        vectors: of the titles, of the same shape.
         texts: equal numbers for equal titles, shape (titles,); at least two differ.
-        ceiling: cosine similarity, -1 to 1.
+        ceilings: cosine similarities, shape (titles,).
     """
     members = _members(texts)
     negatives = np.empty(len(texts), np.intp)
     for start in range(0, len(texts), BLOCK):
-        similarities = vectors[start : start + BLOCK] @ vectors.T
+        similarities = anchors[start : start + BLOCK] @ vectors.T
         for row, candidates in enumerate(similarities, start):
-            below = np.where(candidates < ceiling, candidates, -np.inf)
+            below = np.where(candidates < ceilings[row], candidates, -np.inf)
             below[members[texts[row]]] = -np.inf
             negatives[row] = below.argmax()
             if below[negatives[row]] == -np.inf:

@@ -11,7 +11,6 @@ from datasets import Dataset
 from numpy.typing import NDArray
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.util.distributed import get_world_size
-from torch.utils.data import RandomSampler
 
 from thumbtune.text.titles import same_title
 
@@ -150,11 +149,9 @@ def plain_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultB
     """
     rows, processes = _without_filler(dataset), get_world_size()
     options["drop_last"] = False
-    shuffled = RandomSampler(rows, generator=options["generator"])
-    if processes > 1:  # of one process, accelerate does the same: seed + epoch
-        shuffled = SeedableRandomSampler(
-            rows, generator=options["generator"], data_seed=options["seed"]
-        )
+    shuffled = SeedableRandomSampler(
+        rows, generator=options["generator"], data_seed=options["seed"]
+    )
     whole = DefaultBatchSampler(shuffled, batch_size=batch_size * processes, **options)
     return _shared(whole, len(rows))
 

@@ -19,8 +19,13 @@ from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import Candidate, Recipe, article_candidate, begin, end_of
 from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_titles
+from thumbtune.learning.pairing import pair_by_clip, with_negatives_of
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
+from thumbtune.learning.without_trainer import (
+    fine_tune_projections,
+    trains_projections_alone,
+)
 from thumbtune.metrics import DECIDING
 from thumbtune.parameters import NegativesParameters, TrainingParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
@@ -119,11 +124,11 @@ class RecipeTrainer:
         self, examples: Sequence[Example], parameters: NegativesParameters
     ) -> list[Example]:
         """The rows with negatives mined anew."""
+        if parameters.method == "clip":
+            set_parameters(self.head, self.untouched)
+            return pair_by_clip(self.head, self.workspace, examples, parameters)
         pairs = pair_titles(examples, parameters, self.parameters.seed, self.embed)
-        return [
-            row.model_copy(update={"title_neg": pair.title_neg})
-            for row, pair in zip(examples, pairs, strict=True)
-        ]
+        return with_negatives_of(pairs, examples)
 
     def train(
         self, examples: Sequence[Example], training: TrainingParameters, seed: int
@@ -133,8 +138,7 @@ class RecipeTrainer:
         train, valid = (
             [row for row in examples if row.split == split] for split in ("train", "valid")
         )
-        evaluation = self.parameters.evaluation
-        fine_tune(self.head, self.workspace, train, valid, training, evaluation, seed)
+        self._fine_tune(train, valid, training, seed)
         return self.head
 
     def do(self, candidate: Candidate, learned: Sequence[Example]) -> SentenceTransformer:
@@ -142,9 +146,22 @@ class RecipeTrainer:
         set_parameters(self.head, self.untouched)
         begin(self.head, candidate, learned)
         if candidate.recipe:
-            how = (candidate.recipe.training, self.parameters.evaluation, self.parameters.seed)
-            fine_tune(self.head, self.workspace, learned, [], *how)
+            self._fine_tune(learned, [], candidate.recipe.training, self.parameters.seed)
         return self.head
+
+    def _fine_tune(
+        self,
+        train: Sequence[Example],
+        valid: Sequence[Example],
+        training: TrainingParameters,
+        seed: int,
+    ) -> None:
+        chooses_its_epoch = training.keep_best_epoch and len(valid) > 0
+        if trains_projections_alone(self.head) and not chooses_its_epoch:
+            fine_tune_projections(self.head, train, training, seed)
+        else:
+            evaluation = self.parameters.evaluation
+            fine_tune(self.head, self.workspace, train, valid, training, evaluation, seed)
 
     def measure(
         self, model: SentenceTransformer, examples: Sequence[Example], split: str

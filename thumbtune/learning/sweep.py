@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # of the extra `sweep`
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (8, 16, 32, 64)
-METHODS = ("least_similar", "hard", "random", "none")
+METHODS = ("least_similar", "hard", "clip", "random", "none")
 
 
 def folds_of(examples: Sequence[Example], folds: int, seed: int) -> list[list[Example]]:
@@ -171,6 +171,7 @@ def search_recipe(
     folds = folds_for(rows, options.folds)
     logger.info("Searching with %d trials, %d folds each", options.trials, folds)
     settings = trainer.base.model_dump_json() + parameters.evaluation.model_dump_json()
+    settings += repr(METHODS)  # the choices of a study cannot change
     marks = (model.fingerprint, text_model.fingerprint if text_model else "", examples.fingerprint)
     key = fingerprint(*marks, settings, f"{parameters.seed} {folds} {precision}")[:16]
     journal = workspace.root / "sweeps" / key / "journal"

@@ -1,0 +1,91 @@
+"""What `fine_tune` does to two projections, without a Trainer around it.
+
+A choice in folds and a sweep train dozens to hundreds of times, and most of a Trainer's step is
+bookkeeping. The batches, the loss, the optimizer and its schedule are the Trainer's, and so are the
+weights, up to rounding.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from transformers import get_linear_schedule_with_warmup
+
+from thumbtune.clip.features import reads_features
+from thumbtune.clip.towers import Head, Kind
+from thumbtune.data.thumbnails import Example
+from thumbtune.learning.batches import SAMPLERS
+from thumbtune.learning.candidates import AT_ONCE, end_of
+from thumbtune.learning.columns import feature_dataset
+from thumbtune.learning.loss import ranking_loss
+from thumbtune.learning.weights import interpolate, set_parameters, trainable_parameters
+from thumbtune.parameters import TrainingParameters
+
+COLUMNS: dict[str, Kind] = {"anchor": "image", "positive": "text", "negative": "text"}
+LONGEST_GRADIENT = 1.0
+"""The Trainer's default of `max_grad_norm`."""
+
+
+def trains_projections_alone(model: SentenceTransformer) -> bool:
+    """Whether a model is a head on stored features of which the projections train, nothing else."""
+    if not reads_features(model):
+        return False
+    training = {id(each) for each in model.parameters() if each.requires_grad}
+    return training == {id(projection.weight) for _, projection in end_of(model).ends.values()}
+
+
+def fine_tune_projections(
+    model: SentenceTransformer,
+    train: Sequence[Example],
+    parameters: TrainingParameters,
+    seed: int,
+) -> None:
+    """Train the two projections of a head in place, to the last epoch.
+
+    Args:
+        model: for which `trains_projections_alone` holds.
+    """
+    dataset, head = feature_dataset(train), end_of(model)
+    sampler = SAMPLERS[parameters.batches](
+        dataset, parameters.batch_size, generator=torch.Generator().manual_seed(seed), seed=seed
+    )
+    untouched = trainable_parameters(model)
+    weights = [each for each in model.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(weights, parameters.learning_rate, weight_decay=0.0, fused=True)
+    steps = parameters.epochs * len(sampler)
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
+    loss, pooled = ranking_loss(model, parameters), _pooled(head, dataset)
+    for epoch in range(parameters.epochs):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            embedded = _embedded(head, {name: rows[batch] for name, rows in pooled.items()})
+            loss.compute_loss_from_embeddings(embedded, torch.empty(0)).backward()
+            clip_grad_norm_(weights, LONGEST_GRADIENT)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+    trained = trainable_parameters(model)
+    set_parameters(model, interpolate(untouched, trained, parameters.interpolation))
+
+
+@torch.no_grad()
+def _pooled(head: Head, dataset: Dataset) -> dict[str, Tensor]:
+    """Of each column what enters its projection, shape (rows, width)."""
+    columns = {name: dataset[name][:] for name in dataset.column_names}
+    return {
+        name: torch.cat([head.pooled(head.preprocess(keys[a:b])) for a, b in pairwise(_cuts(keys))])
+        for name, keys in columns.items()
+    }
+
+
+def _cuts(keys: Sequence[str]) -> list[int]:
+    return [*range(0, len(keys), AT_ONCE), len(keys)]
+
+
+def _embedded(head: Head, batch: dict[str, Tensor]) -> list[Tensor]:
+    """Of each column the vectors, shape (rows, dimensions)."""
+    return [head.ends[COLUMNS[name]][1](rows) for name, rows in batch.items()]
