@@ -7,9 +7,10 @@ Random partitions of a channel: three tenths are test, from the rest learns, fro
 - sweep: the best of so many trials by 5 folds, then trained on the whole rest;
 - auto: the recipe that `training.recipe auto` takes by 5 folds, on the whole rest.
 
-What belongs together is on one side. Mean Recall@1 and MRR on test, the difference of auto to the
-others with its 95 % interval (Student's t of the partitions' differences, widened since partitions
-share videos: Nadeau and Bengio 2003), and the seconds of a choice. `--promotion` prints what rules
+What belongs together (equal titles, nearly the same pictures) is on one side. Mean Recall@1 and MRR
+on test, the difference of auto to the others with its 95 % interval (Student's t of the partitions'
+differences, widened since partitions share videos: Nadeau and Bengio 2003), and the seconds of a
+choice. `--promotion` prints what rules
 make of challengers that are worse, `--interval` how wide the figure of 76 videos is; in markdown.
 """
 
@@ -180,15 +181,19 @@ def drawn(channel: Path, pairs: int, seed: int) -> list:
 def examples_of(channel: Path) -> list:
     """All videos of a folder whose thumbnails are of use; they are kept for the next partition."""
     from thumbtune.channel.sources.folder.listing import list_folder
+    from thumbtune.data.near_duplicates import looks_of
     from thumbtune.data.thumbnails import Example, ThumbnailStore
     from thumbtune.parameters import ThumbnailsParameters
 
     if channel not in STORES:
         store = ThumbnailStore(workspace(), ThumbnailsParameters(), refresh=False)
         found = [(video, store.get(video)) for video in list_folder(channel)[0]]
+        thumbnails = [thumbnail for _, thumbnail in found]
+        looks = {look.id: look.look for look in looks_of(workspace(), channel.name, thumbnails)}
         STORES[channel] = [
             Example(
                 **video.model_dump() | {"split": "train", "title_neg": None},
+                look=looks[video.id],
                 image=thumbnail.image,
                 crop=thumbnail.crop,
             )
