@@ -10,6 +10,7 @@ from thumbtune.clip.towers import Precision
 from thumbtune.learning.field import score_later
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Table, Workspace
+from thumbtune.tasks.notifications import notify
 
 
 @task(name="score-in-field", persist_result=False)
@@ -37,7 +38,11 @@ def score_in_field(
 
 
 def tell(registry: Registry, parameters: TrainParameters, score: FieldScore) -> None:
-    """Emit that a champion has drifted."""
+    """Emit and post that a champion has drifted."""
+    channel = parameters.channel or parameters.source
+    why = f"version {score.version} in the field: {score}"
+    told = {"event": "model.drift", "version": score.version}
+    notify(f"thumbtune: {channel}: {why}", channel, **told)
     emit_event(
         event="thumbtune.model.drift",
         resource={"prefect.resource.id": f"thumbtune.channel.{registry.name}"},
