@@ -6,7 +6,9 @@ from tempfile import TemporaryDirectory
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from tokenizers import pre_tokenizers
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     BertConfig,
     BertModel,
@@ -15,8 +17,13 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+    SiglipProcessor,
 )
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 TOWER = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
 SIDE = 32  # pixels
@@ -67,6 +74,36 @@ def save_tiny_clip(
         CLIPProcessor(image_processor=images, tokenizer=tokenizer).save_pretrained(raw)
         clip = SentenceTransformer(raw, device="cpu").to(dtype)
         clip.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def save_tiny_siglip(folder: Path, seed: int = 0, longest: int = 32) -> Path:
+    """Save a SigLIP: its text tower pools the last position, be it padding or not.
+
+    It spells titles byte by byte, and reads `longest` tokens; its tokenizer knows no limit.
+    """
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(["<pad>", "</s>", *letters])}
+    spelled = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    spelled.pre_tokenizer = pre_tokenizers.ByteLevel()
+    spelled.post_processor = TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=spelled, pad_token="<pad>", eos_token="</s>"
+    )
+    text = {"vocab_size": len(vocabulary), "max_position_embeddings": longest}
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
+    tower = TOWER | {"num_hidden_layers": 1}
+    config = SiglipConfig(
+        text_config=tower | text | ids | {"projection_size": tower["hidden_size"]},
+        vision_config=tower | {"image_size": SIDE, "patch_size": 8},
+    )
+    images = SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE})
+    with TemporaryDirectory() as raw, torch.random.fork_rng():
+        torch.manual_seed(seed)
+        SiglipModel(config).save_pretrained(raw)
+        SiglipProcessor(images, tokenizer).save_pretrained(raw)
+        model = SentenceTransformer(raw, device="cpu")
+        model.save_pretrained(str(folder), create_model_card=False)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -117,10 +118,33 @@ def test_a_model_stored_in_half_precision_is_loaded_in_float32(
         (["0_CLIP/model.safetensors", "0_CLIP/pytorch_model.bin"], ["0_CLIP/pytorch_model.bin"]),
         (["onnx/model.onnx", "openvino/model.xml"], ["onnx/model.onnx", "openvino/model.xml"]),
         (["tf_model.h5", "flax_model.msgpack"], ["tf_model.h5", "flax_model.msgpack"]),
+        (["model.safetensors", "open_clip_model.safetensors"], ["open_clip_model.safetensors"]),
+        (["pytorch_model.bin", "open_clip_pytorch_model.bin"], ["open_clip_pytorch_model.bin"]),
+        (["pytorch_model.bin", "open_clip_model.safetensors"], ["open_clip_model.safetensors"]),
     ],
 )
 def test_only_weights_that_are_read_are_downloaded(files: list[str], left_out: list[str]) -> None:
     assert not_needed(files) == left_out
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"adapter_config.json": "{}", "adapter_model.safetensors": ""}, "is an adapter (PEFT)"),
+        ({"open_clip_config.json": "{}", "open_clip_model.safetensors": ""}, "open_clip's format"),
+        ({"config.json": '{"auto_map": {}, "model_type": "own"}'}, "code of its own"),
+    ],
+)
+def test_a_kind_of_model_that_cannot_be_loaded_is_told_with_what_to_take_instead(
+    tmp_path: Path, files: dict[str, str], told: str
+) -> None:
+    (tmp_path / "modules.json").write_text(
+        '[{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]'
+    )
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    with pytest.raises(NotAClipError, match=re.escape(told)):
+        load_model(find_model(str(tmp_path)))
 
 
 RESOLVE = """

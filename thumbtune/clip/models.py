@@ -1,6 +1,7 @@
 """Find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
+import json
 import re
 import weakref
 from collections.abc import Sequence
@@ -22,12 +23,14 @@ from thumbtune.hub.problems import hub_problem
 from thumbtune.names.model_name import ModelNotFoundError, folder_named
 from thumbtune.sample import MODEL as SAMPLE_MODEL
 from thumbtune.store.model_reference import ModelReference, hash_of, kept_folder
+from thumbtune.store.shared_files import Listing
 from thumbtune.store.workspace import Workspace, sha256_of
 
 if TYPE_CHECKING:  # the watch knows models without loading one, and starts four times as fast
     from sentence_transformers import SentenceTransformer
 
 OTHER_FRAMEWORKS = (".onnx", ".h5", ".msgpack", ".ot", ".tflite", ".gguf")
+SAFE = ".safetensors"
 OTHER_FOLDERS = {"onnx", "openvino", "coreml"}
 """Where hub repositories keep weights that PyTorch does not read."""
 
@@ -37,7 +40,7 @@ class HubUnreachableError(UserError):
 
 
 class NotAClipError(UserError):
-    """The model does not embed both pictures and titles."""
+    """The model cannot be loaded, or does not embed both pictures and titles."""
 
 
 def find_model(name: str, parameter: str = "model") -> ModelReference:
@@ -131,17 +134,24 @@ def _is_named_by_content(blob: Path) -> bool:
 def not_needed(files: Sequence[str]) -> list[str]:
     """The files of a hub repository that are not worth a download.
 
-    These are weights for other frameworks, and PyTorch's where safetensors lie beside them.
+    These are weights for other frameworks or for open_clip, and PyTorch's where safetensors lie
+    beside them.
     """
     paths = [PurePosixPath(file) for file in files]
-    safe = {path.parent for path in paths if path.suffix == ".safetensors"}
+    safe = {path.parent for path in paths if path.suffix == SAFE and not _is_open_clips(path)}
     return [
         str(path)
         for path in paths
         if path.suffix in OTHER_FRAMEWORKS
         or OTHER_FOLDERS.intersection(path.parts[:-1])
+        or _is_open_clips(path)
         or (path.suffix == ".bin" and path.parent in safe)
     ]
+
+
+def _is_open_clips(path: PurePosixPath) -> bool:
+    """Whether a file has weights as open_clip names them; transformers reads none of those."""
+    return path.name.startswith("open_clip_") and path.suffix in (SAFE, ".bin")
 
 
 def _explained(error: Exception, name: str, parameter: str) -> Exception:
@@ -165,7 +175,12 @@ def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> 
     """
     kept = reference.kept_at(workspace) if workspace else None
     if workspace and kept:
-        return kept_folder(reference, workspace, kept)
+        try:
+            return kept_folder(reference, workspace, kept)
+        except ModelNotFoundError:
+            if not _mended(reference, workspace, kept):
+                raise
+            return workspace.place(kept)
     if reference.is_from_hub:
         return _snapshot_of(reference)
     for folder in (Path(reference.path), *_folders_found(reference, workspace)):
@@ -178,6 +193,22 @@ def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> 
             "before. Bring those back, or give a hub id, or a folder that all machines share."
         )
     return Path(here.path)
+
+
+def _mended(reference: ModelReference, workspace: Workspace, kept: str) -> bool:
+    """Bring back the part of a damaged model that all versions share; whether it is whole now."""
+    from thumbtune.clip.shards import mend_frozen
+
+    listing = Listing.of(workspace.place(kept))
+    if not listing:
+        return False
+    if mend_frozen(reference, workspace):
+        return True
+    try:
+        base = load_model(ModelReference.model_validate_json(listing.made_from), workspace)
+    except (UserError, ValueError):
+        return False
+    return mend_frozen(reference, workspace, base)
 
 
 def remember_folder(reference: ModelReference, workspace: Workspace) -> None:
@@ -210,17 +241,59 @@ def load_model(
 
     Args:
         workspace: that may keep the model.
+
+    Raises:
+        NotAClipError: it is of a kind that cannot be loaded.
+        UnevenTitlesError: a title's vector depends on the titles beside it.
     """
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
+    from thumbtune.clip.padding import embed_titles_alike
+
     logging.disable_progress_bar()  # of loading weights, which takes a moment
     folder = folder_of(reference, workspace)
-    model = SentenceTransformer(
-        str(folder), trust_remote_code=False, model_kwargs={"dtype": torch.float32}
-    )
-    return without_cycle(in_float32(model))
+    try:
+        model = SentenceTransformer(
+            str(folder), trust_remote_code=False, model_kwargs={"dtype": torch.float32}
+        )
+    except Exception as error:
+        if why := why_unreadable(folder):
+            raise NotAClipError(f"model: {reference.name} {why}") from error
+        raise
+    in_float32(model)
+    embed_titles_alike(model, reference.name)
+    return without_cycle(model)
+
+
+def why_unreadable(folder: Path) -> str:
+    """Why sentence-transformers cannot load a folder, and what to take instead; "" if nothing
+    tells."""
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    if "adapter_config.json" in files:
+        return (
+            "is an adapter (PEFT), not a whole model. Merge it into its base model "
+            "(`merge_and_unload` of peft), save that, and give its folder."
+        )
+    if "config.json" not in files and any("open_clip" in name for name in files):
+        return (
+            "is stored in open_clip's format, which transformers does not read. Take a repository "
+            "that has the same weights for transformers, such as openai/clip-vit-base-patch32."
+        )
+    if any(_names_own_code(folder / name) for name in files if name.endswith("config.json")):
+        return (
+            "comes with code of its own, which thumbtune never runs. Take a model that "
+            "transformers knows by itself, such as sentence-transformers/clip-ViT-L-14."
+        )
+    return ""
+
+
+def _names_own_code(config: Path) -> bool:
+    try:
+        return "auto_map" in json.loads(config.read_bytes())
+    except ValueError:
+        return False
 
 
 def in_float32(model: "SentenceTransformer") -> "SentenceTransformer":
@@ -251,7 +324,7 @@ def load_clip(
     """Load a model that embeds both thumbnails and titles.
 
     Raises:
-        NotAClipError: it embeds only one of them, as a text model does.
+        NotAClipError: it embeds only one of them, as a text model does, or cannot be loaded.
     """
     model = load_model(reference, workspace)
     missing = [kind for kind in ("image", "text") if not model.supports(kind)]
