@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.channel.sources.folder.listing import list_folder
+from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example, ThumbnailStore
 from thumbtune.learning.job import save
@@ -35,16 +36,26 @@ def make_examples(workspace: Workspace, count: int) -> list[Example]:
 
 
 def add_version(
-    workspace: Workspace, channel: str = "@tester", count: int = 40, seed: int = 0
+    workspace: Workspace,
+    channel: str = "@tester",
+    count: int = 40,
+    seed: int = 0,
+    whole: bool = False,
+    clip: Path = MODEL,
 ) -> Version:
-    """A version whose projections differ from the untouched model's, and the champion."""
-    untouched = find_model("sample")
-    model = SentenceTransformer(str(MODEL))
+    """A version whose projections differ from the untouched model's, and the champion.
+
+    Args:
+        whole: its weights lie in one file, as those of old versions do.
+    """
+    untouched = find_model("sample" if clip == MODEL else str(clip))
+    model = SentenceTransformer(str(clip))
+    freeze(model, ["projection"])
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(seed)
         weight = model[0].model.text_projection.weight
         weight += 0.02 * torch.randn_like(weight)
-    tuned = save(model, workspace, "sample (fine-tuned)")
+    tuned = save(model, workspace, "sample (fine-tuned)", None if whole else untouched)
     rows = make_examples(workspace, count)
     registry = Registry(workspace, "youtube", channel)
     version = registry.add(

@@ -171,7 +171,10 @@ KINDS = {
     "examples/*.jsonl": {"collect-examples"},
     "features/*/*.safetensors": set(),
     "features/*/*.keys": set(),
-    "models/*/model/model.safetensors": {"train", "write-cards"},
+    "models/*/model/model-00001-of-00002.safetensors": {"train", "write-cards"},
+    "models/*/model/model-00002-of-00002.safetensors": {"train", "write-cards"},
+    "models/*/model/model.safetensors.index.json": {"train", "write-cards"},
+    "models/*/model/shared.json": {"train", "write-cards"},
     "models/*/model/config.json": {"train", "write-cards"},
     "models/*/model/README.md": {"write-cards"},
     "models/*/dataset/README.md": {"write-cards"},
@@ -227,7 +230,7 @@ def test_a_damaged_file_of_each_kind_is_made_again_and_no_other(
 
 
 @pytest.mark.parametrize(
-    "kind", ["thumbnails/*/*.jpg", "models/*/model/model.safetensors", "predictions/*.jsonl"]
+    "kind", ["thumbnails/*/*.jpg", "models/*/model/shared.json", "predictions/*.jsonl"]
 )
 def test_only_the_stages_of_a_damaged_file_are_executed(options: dict[str, Any], kind: str) -> None:
     halve(one_of(Path(options["workspace"]), kind))
@@ -322,7 +325,7 @@ def test_a_refresh_that_comes_to_other_weights_leaves_those_of_the_earlier_versi
     workspace = Workspace.open(options["workspace"])
     registry = Registry(workspace, "folder", options["channel"])
     [version] = registry.versions()
-    before = folder_of(version.model, workspace) / "model.safetensors"
+    before = folder_of(version.model, workspace) / "model-00002-of-00002.safetensors"
     weights = before.read_bytes()
     monkeypatch.setattr("torch.lerp", lambda a, b, share: b + 1e-6)  # other hardware rounds so
     run = train(**options, refresh=True)

@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from tests.small_channel import quick_run
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.channel.registry import Registry, Version
+from thumbtune.clip.shards import OWN
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.train_flow import train
 from thumbtune.learning.evaluation import RecallEvaluator
@@ -86,8 +87,8 @@ def test_a_champion_of_another_kind_is_measured_by_its_own_record(
 
 
 def truncate(model: Path, record: Path) -> None:
-    weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:5000])
+    weights = model / OWN
+    weights.write_bytes(weights.read_bytes()[:500])
 
 
 def spoil(model: Path, record: Path) -> None:

@@ -18,6 +18,8 @@ from tests.hub_server import READ_TOKEN, WRITE_TOKEN, HubServer, run_python
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.channel.secrets import MissingSecretError
 from thumbtune.clip.freezing import TrainableParameters
+from thumbtune.clip.models import find_model
+from thumbtune.clip.shards import OWN, share_frozen
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import Recipe, given_candidate
 from thumbtune.learning.choosing import Plan
@@ -286,6 +288,8 @@ class Published(NamedTuple):
     folder: Path
     """Holds the workspace and the hub's cache."""
     model: Path
+    names: set[str]
+    """Of its files, before its weights were cut in two."""
     answers: dict[str, Any]
     output: str
 
@@ -307,6 +311,8 @@ def published(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Publi
         text = dataset_card(TrainParameters(channel="@tester"), FUNNEL, {})
         (where.parent / "dataset").mkdir()
         (where.parent / "dataset" / "README.md").write_text(text)
+    names = {file.name for file in model.iterdir()}
+    share_frozen(model, {"visual_projection.weight"}, find_model(str(other)), workspace)
     pairs = workspace.write_table("examples", examples(workspace)).model_dump()
     pictures = workspace.write_table("examples", examples(workspace, False)).model_dump()
     clip, other_clip = trained(model).model_dump(), trained(other).model_dump()
@@ -338,7 +344,7 @@ def published(hub: HubServer, tmp_path_factory: pytest.TempPathFactory) -> Publi
     given = json.dumps({"workspace": str(workspace.root), "runs": runs})
     done = run_python(PUBLISH, hub.environment(folder / "home", GIVEN=given))
     answers = json.loads(done.stdout.splitlines()[-1])
-    return Published(folder, model, answers, done.stdout + done.stderr)
+    return Published(folder, model, names, answers, done.stdout + done.stderr)
 
 
 @pytest.fixture(scope="module")
@@ -373,7 +379,7 @@ def test_a_pushed_model_embeds_as_before(published: Published, downloaded: dict[
 def test_a_pushed_model_has_its_card(hub: HubServer, published: Published) -> None:
     pushed = hub.repositories["model", "owner/clip"].files
     assert pushed["README.md"].data.decode() == card()
-    assert set(pushed) == {file.name for file in published.model.iterdir()}
+    assert set(pushed) == published.names
 
 
 @pytest.mark.compatibility
@@ -459,7 +465,7 @@ def test_the_token_is_in_no_file_log_or_message(
     database = Path(url.get_secret_value().partition(":///")[2])
     folders = [published.folder, prefect_results, database.parent]
     files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
-    assert {published.model / "model.safetensors", database} <= set(files)
+    assert {published.model / OWN, database} <= set(files)
     for token in (WRITE_TOKEN, READ_TOKEN, "hf_wrongToken"):
         assert token not in published.output
         assert not [file for file in files if token.encode() in file.read_bytes()]

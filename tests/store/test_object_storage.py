@@ -25,6 +25,7 @@ from thumbtune.app.cli import app
 from thumbtune.channel.registry import Registry
 from thumbtune.clip.features import FeatureStore
 from thumbtune.clip.models import ModelNotFoundError, folder_of
+from thumbtune.clip.shards import FROZEN, OWN
 from thumbtune.errors import ParametersError
 from thumbtune.flows.train_flow import train
 from thumbtune.parameters import TrainParameters, parse_command_line
@@ -87,7 +88,7 @@ def test_a_run_in_a_bucket_is_known_on_another_machine(
     for place, known in ((second.model, first.model), (second.report, first.report)):
         assert Path(place).is_relative_to(here)
         assert not Path(known).is_relative_to(here)
-    for name in ("model.safetensors", "README.md"):
+    for name in (FROZEN, OWN, "README.md"):
         assert Path(second.model, name).read_bytes() == Path(first.model, name).read_bytes()
     assert Path(second.report).read_bytes() == Path(first.report).read_bytes()
 

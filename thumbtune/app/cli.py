@@ -2,15 +2,15 @@
 
 `match` tells how well titles fit a thumbnail, `search` finds thumbnails by words or by a picture,
 `index` prepares a folder for it; `web` does both on a page; `models` and `rollback` are about which
-model is in use. No command needs a Prefect server. torch is imported where it is needed, since that
-takes seconds.
+model is in use, `shrink` about the disk. No command needs a Prefect server. torch is imported where
+it is needed, since that takes seconds.
 """
 
 import json
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -426,11 +426,39 @@ def rollback(
     """Make an earlier version the champion; later runs do not undo it with the same model."""
     with errors_in_words():
         registry = registry_at(workspace, source, channel)
+        _bring_back(registry, version)
         decision = registry.roll_back(version, why)
     if as_json:
         _print_json(decision.model_dump(mode="json"))
         return
     _say(f"Champion of {registry.name}: version {version}")
+
+
+def _bring_back(registry: "Registry", version: int) -> None:
+    """Mend the weights of a version that a rollback will look at, if they are damaged."""
+    from thumbtune.clip.models import folder_of
+    from thumbtune.errors import UserError
+
+    with suppress(UserError):  # the rollback says what is wrong
+        folder_of(registry.version(version).model, registry.workspace)
+
+
+@app.command()
+def shrink(workspace: Place = WORKSPACE, as_json: AsJson = False) -> None:
+    """Make old versions small: what is frozen in them is kept once for all channels."""
+    with errors_in_words():
+        from thumbtune.store.workspace import Workspace
+        from thumbtune.use.shrinking import shrink
+
+        made = list(shrink(Workspace.find(workspace)))
+    if as_json:
+        _print_json([each._asdict() for each in made])
+        return
+    for each in made:
+        if each.saved or each.unmade:
+            told = each.unmade or f"{each.saved / 1e6:,.1f} MB less"
+            _say(f"Version {each.version} of {each.channel}: {told}")
+    _say(f"{sum(each.saved for each in made) / 1e6:,.1f} MB less in {len(made)} versions")
 
 
 @app.command()

@@ -358,6 +358,7 @@ class Registry:
             if self._is_own(path) and self.workspace.has(path):
                 self.workspace.remove(path)
                 removed.append(version.number)
+        self.workspace.remove_unshared()
         return removed
 
     def _kept_by_others(self) -> set[str]:

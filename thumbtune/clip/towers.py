@@ -51,6 +51,14 @@ def plan_of(model: SentenceTransformer) -> Plan:
     return Plan(depths=depths, why=f"stored features: {runs['image']}; {runs['text']}")
 
 
+def last_norms(model: SentenceTransformer) -> list[nn.Module]:
+    """The norms before CLIP's projections, into whose biases a closed form is folded."""
+    clip: Any = getattr(model[0], "model", None)
+    if not isinstance(clip, CLIPModel):
+        return []
+    return [clip.vision_model.post_layernorm, clip.text_model.final_layer_norm]
+
+
 def pools_once(model: SentenceTransformer, kind: Kind) -> bool:
     """Whether a tower is frozen as a whole, so that its features are single tokens, and small."""
     depths = plan_of(model).depths

@@ -17,6 +17,7 @@ from torch.distributed.elastic.multiprocessing.errors import record
 from thumbtune.clip.features import head_of
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
+from thumbtune.clip.shards import names_that_may_learn, share_frozen
 from thumbtune.clip.towers import Precision, bytes_of
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.callbacks import EpochLog, Logger, Progress
@@ -80,7 +81,7 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
         check_equal_weights(loaded)
     if get_rank() > 0:
         return None
-    saved = save(loaded, job.workspace, tuned_name(job.model))
+    saved = save(loaded, job.workspace, tuned_name(job.model), job.model)
     return TrainedModel(
         model=saved,
         fingerprint=saved.fingerprint,
@@ -114,11 +115,16 @@ def check_equal_weights(model: nn.Module) -> None:
         )
 
 
-def save(model: SentenceTransformer, workspace: Workspace, name: str) -> ModelReference:
+def save(
+    model: SentenceTransformer, workspace: Workspace, name: str, base: ModelReference | None = None
+) -> ModelReference:
     """Keep a model at `models/<fingerprint>/model`, so that `SentenceTransformer` loads it.
 
     It appears there whole or not at all. Other weights have another place, so no record ever
     comes to name weights that it was not written for.
+
+    Args:
+        base: what it was trained from; the weights that are still its own are kept once for all.
     """
     parent = workspace.root / "models"
     parent.mkdir(parents=True, exist_ok=True)
@@ -130,6 +136,8 @@ def save(model: SentenceTransformer, workspace: Workspace, name: str) -> ModelRe
         path = f"models/{digest[:16]}/model"
         saved = ModelReference(name=name, path=path, fingerprint=digest)
         if not saved.is_intact(workspace):
+            if base:
+                share_frozen(scratch, names_that_may_learn(model), base, workspace)
             workspace.put(path, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

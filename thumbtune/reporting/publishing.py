@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, Features, Image, Value
 from huggingface_hub import DatasetCard, HfApi
 
+from thumbtune.clip.shards import in_one_piece
 from thumbtune.data.thumbnails import Example, stored_picture
 from thumbtune.hub.rights import told_plainly
 from thumbtune.parameters import SPLITS
@@ -66,12 +67,13 @@ def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
     with told_plainly(repo):
         api = HfApi(token=token)
         api.create_repo(repo, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            ignore_patterns=[".*"],
-            commit_message="Fine-tune on titles and thumbnails",
-        )
+        with in_one_piece(folder) as whole:
+            commit = api.upload_folder(
+                repo_id=repo,
+                folder_path=whole,
+                ignore_patterns=[".*"],
+                commit_message="Fine-tune on titles and thumbnails",
+            )
         return commit.commit_url
 
 

@@ -1,12 +1,13 @@
 """Which model is meant: a folder, known by the hash of what is in it."""
 
 import hashlib
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from thumbtune.names.model_name import ModelNotFoundError
+from thumbtune.store.shared_files import LISTING, Listing
 from thumbtune.store.workspace import Workspace, sha256_of
 
 
@@ -71,14 +72,33 @@ class ModelReference(BaseModel):
 
 
 def hash_of(folder: Path) -> str:
-    """SHA-256 over a model's files; its model card and hidden files do not count."""
+    """SHA-256 over a model's files; its model card, its listing and hidden files do not count.
+
+    Weights count as one file, whether they lie in one or, with a listing, in parts.
+    """
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        relative = file.relative_to(folder)
-        hidden = any(part.startswith(".") for part in relative.parts)
-        if file.is_file() and not hidden and file.name != "README.md":
-            digest.update(f"{relative.as_posix()} {sha256_of(file)}\n".encode())
+    for name, content in sorted(_contents(folder).items(), key=lambda item: PurePosixPath(item[0])):
+        digest.update(f"{name} {content}\n".encode())
     return digest.hexdigest()
+
+
+def _contents(folder: Path) -> dict[str, str]:
+    """Name → SHA-256 of each file that counts."""
+    files = {
+        relative.as_posix(): sha256_of(file)
+        for file in folder.rglob("*")
+        if (relative := file.relative_to(folder)) and file.is_file() and _counts(relative)
+    }
+    listing = Listing.of(folder)
+    if listing and all(files.get(name) == part.sha256 for name, part in listing.parts.items()):
+        own = {name: content for name, content in files.items() if name not in listing.parts}
+        return own | listing.whole
+    return files
+
+
+def _counts(file: PurePath) -> bool:
+    hidden = any(part.startswith(".") for part in file.parts)
+    return file.name not in ("README.md", LISTING) and not hidden
 
 
 def kept_folder(reference: ModelReference, workspace: Workspace, kept: str) -> Path:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from fsspec.core import url_to_fs
 
 from thumbtune.errors import UserError
+from thumbtune.store.shared_files import link, shared_of
 
 AT_ONCE = 32  # requests to a remote place
 
@@ -299,7 +300,9 @@ class RemoteStorage:
     def put(self, path: str, source: Path) -> None:
         key = self._key(path)
         if source.is_dir():
-            files = [file.relative_to(source) for file in source.rglob("*") if file.is_file()]
+            elsewhere = {source / name for name in shared_of(source)}
+            found = [file for file in source.rglob("*") if file.is_file()]
+            files = [file.relative_to(source) for file in found if file not in elsewhere]
             keys = [f"{key}/{file.as_posix()}" for file in files]
             earlier = set(self._call("find", key))
             self._call("put", [str(source / file) for file in files], keys)
@@ -352,6 +355,8 @@ class RemoteStorage:
             for place in places:
                 place.parent.mkdir(parents=True, exist_ok=True)
             self._call("get", found, [str(place) for place in places])
+            for name, kept in shared_of(scratch).items():
+                link(self.place(kept), scratch / name)
         return bool(found)
 
     def _into_mirror(self, path: str, source: Path) -> None:

@@ -21,6 +21,7 @@ from platformdirs import user_cache_path
 from pydantic import BaseModel, ConfigDict
 
 from thumbtune.errors import UserError
+from thumbtune.store.shared_files import KEPT, remove_unshared
 from thumbtune.store.storage import (
     LIVING,
     LocalStorage,
@@ -277,6 +278,14 @@ class Workspace(BaseModel):
             return 0
         looked.touch()
         return remove_leftovers(self.root)
+
+    def remove_unshared(self) -> None:
+        """Delete what folders shared and none does any more.
+
+        A bucket's stay: who uses them is known to all machines together alone.
+        """
+        if not is_url(self.location):
+            remove_unshared(self.root / KEPT, older_than=LIVING)
 
     def write_file(self, path: str, data: bytes) -> None:
         """Store a file named by its content; one that is there and intact is left alone."""
