@@ -155,7 +155,7 @@ def _has(file: Path, content: str) -> bool:
 def _own_is_intact(folder: Path, listing: Listing) -> bool:
     own = {name: part.sha256 for name, part in listing.parts.items() if not part.shared}
     try:
-        return all(sha256_of(folder / name) == content for name, content in own.items())
+        return all(_has(folder / name, content) for name, content in own.items())
     except FileNotFoundError:
         return False
 
@@ -191,6 +191,12 @@ def in_one_piece(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def lies_in_one_file(reference: ModelReference, workspace: Workspace) -> bool:
+    """Whether the workspace keeps a model whose weights are not cut."""
+    kept = reference.kept_at(workspace)
+    return kept is not None and (workspace.place(kept) / WEIGHTS).is_file()
+
+
 def make_small(
     reference: ModelReference, own: set[str], base: ModelReference, workspace: Workspace
 ) -> int:
@@ -200,11 +206,9 @@ def make_small(
         own, base: as in `share_frozen`.
     """
     kept = reference.kept_at(workspace)
-    if not kept or not reference.is_intact(workspace):
+    if not kept or not reference.is_intact(workspace) or not lies_in_one_file(reference, workspace):
         return 0
     folder = workspace.place(kept)
-    if not (folder / WEIGHTS).is_file():
-        return 0
     scratch = Path(tempfile.mkdtemp(dir=workspace.root / "models", prefix=".model."))
     try:
         shutil.copytree(folder, scratch, dirs_exist_ok=True)

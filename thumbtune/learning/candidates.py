@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
 from thumbtune.clip.features import image_key, reads_features, title_key
 from thumbtune.clip.towers import KINDS, Head, Kind
@@ -103,7 +104,8 @@ class Pooled(NamedTuple):
             "image": [image_key(example) for example in examples],
             "text": [title_key(example.title) for example in examples],
         }
-        outputs = {kind: _pooled(head, keys[kind]) for kind in KINDS}
+        end = end_of(head)
+        outputs = {kind: pooled_of(end, keys[kind]).cpu().double().numpy() for kind in KINDS}
         return cls(outputs, number_titles([example.title for example in examples]))
 
     def some(self, rows: NDArray[np.intp]) -> Self:
@@ -117,14 +119,11 @@ class Pooled(NamedTuple):
         return Moments.of(self.outputs["image"], self.outputs["text"])
 
 
-def _pooled(model: SentenceTransformer, keys: Sequence[str]) -> Matrix:
-    head = end_of(model)
-    with torch.no_grad():
-        parts = [
-            head.pooled(head.preprocess(keys[start : start + AT_ONCE])).cpu().double().numpy()
-            for start in range(0, len(keys), AT_ONCE)
-        ]
-    return np.concatenate(parts)
+@torch.no_grad()
+def pooled_of(head: Head, keys: Sequence[str]) -> Tensor:
+    """What enters a projection, of the features of keys, shape (keys, width)."""
+    starts = range(0, len(keys), AT_ONCE)
+    return torch.cat([head.pooled(head.preprocess(keys[a : a + AT_ONCE])) for a in starts])
 
 
 def end_of(model: SentenceTransformer) -> Head:

@@ -6,10 +6,8 @@ weights, up to rounding.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch
-from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -19,7 +17,7 @@ from thumbtune.clip.features import reads_features
 from thumbtune.clip.towers import Head, Kind
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.batches import SAMPLERS
-from thumbtune.learning.candidates import AT_ONCE, end_of
+from thumbtune.learning.candidates import end_of, pooled_of
 from thumbtune.learning.columns import feature_dataset
 from thumbtune.learning.loss import ranking_loss
 from thumbtune.learning.weights import interpolate, set_parameters, trainable_parameters
@@ -58,7 +56,8 @@ def fine_tune_projections(
     optimizer = torch.optim.AdamW(weights, parameters.learning_rate, weight_decay=0.0, fused=True)
     steps = parameters.epochs * len(sampler)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
-    loss, pooled = ranking_loss(model, parameters), _pooled(head, dataset)
+    loss = ranking_loss(model, parameters)
+    pooled = {name: pooled_of(head, dataset[name][:]) for name in dataset.column_names}
     for epoch in range(parameters.epochs):
         sampler.set_epoch(epoch)
         for batch in sampler:
@@ -70,20 +69,6 @@ def fine_tune_projections(
             optimizer.zero_grad()
     trained = trainable_parameters(model)
     set_parameters(model, interpolate(untouched, trained, parameters.interpolation))
-
-
-@torch.no_grad()
-def _pooled(head: Head, dataset: Dataset) -> dict[str, Tensor]:
-    """Of each column what enters its projection, shape (rows, width)."""
-    columns = {name: dataset[name][:] for name in dataset.column_names}
-    return {
-        name: torch.cat([head.pooled(head.preprocess(keys[a:b])) for a, b in pairwise(_cuts(keys))])
-        for name, keys in columns.items()
-    }
-
-
-def _cuts(keys: Sequence[str]) -> list[int]:
-    return [*range(0, len(keys), AT_ONCE), len(keys)]
 
 
 def _embedded(head: Head, batch: dict[str, Tensor]) -> list[Tensor]:

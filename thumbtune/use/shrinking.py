@@ -6,7 +6,7 @@ from typing import NamedTuple
 from thumbtune.channel.registry import Registry, Version, registries
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
-from thumbtune.clip.shards import make_small, names_that_may_learn
+from thumbtune.clip.shards import lies_in_one_file, make_small, names_that_may_learn
 from thumbtune.errors import UserError
 from thumbtune.store.workspace import Workspace
 
@@ -35,7 +35,7 @@ def shrink(workspace: Workspace) -> Iterator[Shrunk]:
 
 def _shrunk(registry: Registry, version: Version) -> Shrunk:
     workspace = registry.workspace
-    if not version.model.is_there(workspace):
+    if not lies_in_one_file(version.model, workspace):  # else its base need not be loaded
         return Shrunk(registry.name, version.number, 0)
     try:
         base = load_model(version.untouched, workspace)
