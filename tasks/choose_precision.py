@@ -6,9 +6,9 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from thumbtune.clip.features import ChosenPrecision, precision_for
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import Example
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
@@ -32,7 +32,7 @@ def choose_precision(
     if wanted == "float32":
         return ChosenPrecision(precision=wanted)
     loaded = load_model(model, workspace)
-    freeze(loaded, fragments)
+    set_trainable(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     precision, why = precision_for(workspace, loaded, rows, wanted)
     if why:

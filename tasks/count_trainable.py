@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from prefect import task
 from prefect.logging import get_run_logger
 
-from thumbtune.clip.freezing import TrainableParameters, freeze
+from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.clip.models import load_clip
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.tasks.caching import content_key
 
@@ -19,7 +20,7 @@ from thumbtune.tasks.caching import content_key
 )
 def count_trainable(model: ModelReference, fragments: Sequence[str]) -> TrainableParameters:
     """Freeze a model as training will, and count: a wrong fragment fails before any download."""
-    counted = freeze(load_clip(model), fragments)
+    counted = set_trainable(load_clip(model), fragments)
     get_run_logger().info(
         "Trainable: %s of %s parameters (%.2f %%)",
         f"{counted.trainable:,}",

@@ -107,7 +107,9 @@ def save_tiny_siglip(folder: Path, seed: int = 0, longest: int = 32) -> Path:
     return folder
 
 
-def save_tiny_text_model(folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32) -> Path:
+def save_tiny_text_model(
+    folder: Path, seed: int = 0, dtype: torch.dtype = torch.float32, dropout: float = 0.1
+) -> Path:
     """Save a text-only model that `SentenceTransformer(folder)` loads: a BERT of one layer.
 
     It reads letter by letter, so that titles of different letters have different embeddings.
@@ -117,7 +119,9 @@ def save_tiny_text_model(folder: Path, seed: int = 0, dtype: torch.dtype = torch
     vocabulary = {token: number for number, token in enumerate(tokens)}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        bert = BertModel(BertConfig(**TOWER, num_hidden_layers=1, vocab_size=len(vocabulary)))
+        dropouts = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+        shape = TOWER | {"num_hidden_layers": 1, "vocab_size": len(vocabulary)}
+        bert = BertModel(BertConfig(**shape, **dropouts))
     with TemporaryDirectory() as raw:
         bert.save_pretrained(raw)
         BertTokenizer(vocab=vocabulary, model_max_length=128).save_pretrained(raw)

@@ -41,6 +41,8 @@ else:  # choices in Prefect's form
     DecidingMetric = Literal[DECIDING]
 
 SPLITS = ("train", "valid", "test")
+AUTO = ("auto",)
+"""Of `training.trainable`: what suits the model."""
 """The names of the three splits, as in the article."""
 
 
@@ -239,10 +241,11 @@ class TrainingParameters(_Stage):
         "model stays if nothing beats it by a standard error. `given`: the hyperparameters below.",
     )
     trainable: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
-        ("projection",),
+        AUTO,
         min_length=1,
-        description="A model parameter is trained if its name contains one of these fragments; "
-        "all others are frozen.",
+        description="`auto`: CLIP's two projections, as in the article; of other models the last "
+        "linear map of each tower, or maps that are added. Anything else: a model parameter is "
+        "trained if its name contains one of these fragments. All others are frozen.",
     )
     epochs: int = Field(2, ge=1, le=1000, description="Passes over the pairs of training.")
     batch_size: int = Field(16, ge=2, le=4096, description="Pairs per training step, at most.")

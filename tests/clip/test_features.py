@@ -26,7 +26,7 @@ from thumbtune.clip.features import (
 )
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import find_model
-from thumbtune.clip.towers import Trunk, plan_of
+from thumbtune.clip.towers import Layers, plan_of
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import RecallEvaluator
 from thumbtune.learning.training import fine_tune
@@ -167,7 +167,7 @@ def chosen_where_bfloat16_gives(
     model = SentenceTransformer(str(MODEL), device="cpu")
     freeze(model, ["projection"])
     head_of(workspace, model, trial, "bfloat16")
-    trunk = Trunk(model, "image", 4, "bfloat16")
+    trunk = Layers(model, "image", 4, "bfloat16")
     store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
     features = store.read([image_key(row) for row in trial])
     for file in (workspace.root / store.path).iterdir():

@@ -25,19 +25,19 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from tqdm import tqdm
 
-from thumbtune.clip.freezing import freeze
+from thumbtune.clip.ends import KINDS, Kind
+from thumbtune.clip.head import Head
 from thumbtune.clip.models import load_model, without_cycle
 from thumbtune.clip.towers import (
-    KINDS,
-    Head,
-    Kind,
     Plan,
     Precision,
     Trunk,
     bytes_of,
     gains_by_bfloat16,
     plan_of,
+    trunk_of,
 )
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.storage import write_atomically
@@ -313,13 +313,15 @@ class Encoded(BaseModel):
     @property
     def told(self) -> str:
         """For the report: what was trained on."""
-        return self.plan.why + (f" ({self.precision})" if self.plan.depths else "")
+        return self.plan.why + (f" ({self.precision})" if self.plan.stores_features else "")
 
     @property
     def work(self) -> str:
         """What was done now, in words."""
         made, found = sum(self.encoded.values()), sum(self.reused.values())
-        return f"{made} encoded, {found} there" if self.plan.depths else "none: trains whole"
+        return (
+            f"{made} encoded, {found} there" if self.plan.stores_features else "none: trains whole"
+        )
 
     def is_whole(self, workspace: Workspace) -> bool:
         """Always: whoever reads a feature makes it again if it is gone."""
@@ -351,7 +353,7 @@ def head_on(
         inputs: kind → key → title, or a function that decodes the picture.
     """
     plan = plan_of(model)
-    if plan.depths is None:
+    if not plan.stores_features:
         return model, Encoded(plan=plan, precision=precision)
     features: dict[Kind, dict[str, Tensor]] = {}
     encoded: dict[Kind, int] = {}
@@ -359,7 +361,7 @@ def head_on(
     was_training = model.training
     model.eval()
     for kind in KINDS:
-        trunk = Trunk(model, kind, plan.depths[kind], precision)
+        trunk = trunk_of(model, kind, plan, precision)
         store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
         features[kind] = store.read(list(inputs[kind]))
         missing = {key: value for key, value in inputs[kind].items() if key not in features[kind]}
@@ -367,12 +369,8 @@ def head_on(
         encode(trunk, store, missing)
         features[kind] |= store.read(list(missing))  # mapped files: memory holds what is in use
     model.train(was_training)
-    clip: Any = model[0]
-    head = without_cycle(
-        SentenceTransformer(
-            modules=[Head(clip.model, plan.depths, features)], device=str(model.device)
-        )
-    )
+    end = Head(model, plan, features)
+    head = without_cycle(SentenceTransformer(modules=[end], device=str(model.device)))
     return head, Encoded(plan=plan, precision=precision, encoded=encoded, reused=reused)
 
 
@@ -405,7 +403,7 @@ def precision_for(
     pictures and titles nearly where it does with float32. (Whether Recall@k stays the same tells
     little: of eleven videos it does in 44 % of trials with ten times the noise.)
     """
-    if wanted == "float32" or plan_of(model).depths is None:
+    if wanted == "float32" or not plan_of(model).stores_features:
         return "float32", ""
     if not gains_by_bfloat16(model.device):
         return "float32", "this hardware is no faster with bfloat16"
@@ -468,7 +466,7 @@ def encode_partition(
     """
     with ONE_TOWER:
         loaded = load_model(model, workspace)
-        freeze(loaded, fragments)
+        set_trainable(loaded, fragments)
         rows = workspace.read_table(examples, Example)
         before = _inputs(workspace, rows[:start])
         inputs = {

@@ -21,6 +21,8 @@ class TrainableParameters(BaseModel):
     total: int
     trainable: int
     names: list[str]
+    why: str = ""
+    """What they are, unless they were asked for by name."""
 
     @property
     def share(self) -> float:
@@ -51,12 +53,26 @@ def freeze(model: nn.Module, fragments: Sequence[str]) -> TrainableParameters:
     for fragment in fragments:
         if not any(fragment in name for name in names):
             raise NothingMatchesError(nothing_matches(fragment, names))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = any(fragment in name for fragment in fragments)
+    named = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if any(fragment in name for fragment in fragments)
+    ]
+    return train_only(model, named)
+
+
+def train_only(
+    model: nn.Module, parameters: Sequence[nn.Parameter], why: str = ""
+) -> TrainableParameters:
+    """Let some parameters of a model train and freeze all others, in place."""
+    chosen = {id(parameter) for parameter in parameters}
+    for parameter in model.parameters():
+        parameter.requires_grad = id(parameter) in chosen
     return TrainableParameters(
         total=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         names=[name for name, p in model.named_parameters() if p.requires_grad],
+        why=why,
     )
 
 

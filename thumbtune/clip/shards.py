@@ -17,9 +17,10 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
-from thumbtune.clip.towers import bytes_of, last_norms
+from thumbtune.clip.ends import ends_of
+from thumbtune.clip.towers import bytes_of, parameters_of
 from thumbtune.store.model_reference import ModelReference, hash_of
 from thumbtune.store.shared_files import KEPT, LISTING, Listing, Part, link, note_of
 from thumbtune.store.workspace import Workspace, checksum, sha256_of
@@ -35,17 +36,24 @@ Tensors = dict[str, Tensor]
 
 
 def names_that_may_learn(model: SentenceTransformer) -> set[str]:
-    """The weights of a version's own, as its file calls them: those that train, and the norms that
+    """The weights of a version's own, as its file calls them: those that train, and those that
     a closed form is folded into, whether it was or not, so that all versions share the rest."""
     inner = getattr(model[0], "model", None)
     if inner is None:
         return set()
-    norms = {id(weight) for norm in last_norms(model) for weight in norm.parameters()}
-    return {
+    ends = ends_of(model) or {}
+    last = parameters_of(part for end in ends.values() for part in end)
+    learn = {
         name
         for name, weight in inner.named_parameters()
-        if weight.requires_grad or id(weight) in norms
+        if weight.requires_grad or id(weight) in last
     }
+    return learn or {_smallest(inner)}
+
+
+def _smallest(model: nn.Module) -> str:
+    """The weight that takes least; all that a version has learned may lie in other modules."""
+    return min(model.named_parameters(), key=lambda named: (named[1].numel(), named[0]))[0]
 
 
 def read_weights(file: Path) -> tuple[Tensors, dict[str, str]]:

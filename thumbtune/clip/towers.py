@@ -1,7 +1,8 @@
-"""CLIP cut in two: frozen towers whose outputs never change, and the head that trains.
+"""A model cut in two: frozen towers whose outputs never change, and the head that trains.
 
-Each tower is a chain: embeddings → encoder layers → norm of the pooled token → projection. All that
-stands before the first trainable layer gives the same output in every epoch, so it is run once.
+CLIP's towers are chains: embeddings → encoder layers → norm of the pooled token → projection. All
+that stands before the first trainable layer gives the same output in every epoch, so it is run
+once. Any other model is run once as a whole, up to its last maps.
 """
 
 import json
@@ -11,16 +12,23 @@ from typing import Any, Literal, cast
 import torch
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import InputModule
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
-from transformers import CLIPModel, CLIPTextConfig, PretrainedConfig
+from transformers import CLIPModel, CLIPTextConfig, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_causal_mask
 
+from thumbtune.clip.ends import (
+    KINDS,
+    End,
+    Ends,
+    Kind,
+    added_maps,
+    behind,
+    ends_of,
+    is_clips,
+    on_device,
+)
 from thumbtune.store.workspace import checksum
 
-Kind = Literal["image", "text"]
-KINDS: tuple[Kind, Kind] = ("image", "text")
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -29,46 +37,66 @@ class Plan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    depths: dict[Kind, int | None] | None
-    """Tower → number of its encoder layers that are run once, None if it trains from its first
-    layer: then its inputs are stored as the processor made them. No dictionary: train whole."""
+    way: Literal["layers", "maps", "whole"]
+    """On features of CLIP's layers, on those that enter the last maps, or on none."""
+    depths: dict[Kind, int | None] | None = None
+    """Of `layers`: tower → number of its encoder layers that are run once, None if it trains from
+    its first layer: then its inputs are stored as the processor made them."""
     why: str
     """For the report."""
+
+    @property
+    def stores_features(self) -> bool:
+        """Whether something is run once."""
+        return self.way != "whole"
 
 
 def plan_of(model: SentenceTransformer) -> Plan:
     """Look where the first trainable parameter of each tower is (`requires_grad`)."""
-    clip: Any = getattr(model[0], "model", None)
     whole = "the whole model in each step: "
-    if not isinstance(clip, CLIPModel) or len(model) > 1:
-        return Plan(depths=None, why=f"{whole}its towers are not CLIP's")
-    if any(tower.config.attention_dropout for tower in (clip.vision_model, clip.text_model)):
-        return Plan(depths=None, why=f"{whole}its layers have dropout")
-    depths = {kind: _depth(_tower(clip, kind)) for kind in KINDS}
+    if is_clips(model):
+        return _plan_of_layers(model, whole)
+    ends = ends_of(model)
+    if ends is None:
+        return Plan(way="whole", why=f"{whole}its towers do not end in linear maps of their own")
+    if not _trains_only_ends(model, ends):
+        return Plan(way="whole", why=f"{whole}more than the last maps trains, and it is no CLIP")
+    return Plan(way="maps", why="stored features: both frozen towers ran once")
+
+
+def _plan_of_layers(model: SentenceTransformer, whole: str) -> Plan:
+    towers = {kind: tower_of(model, kind) for kind in KINDS}
+    if any(tower.config.attention_dropout for tower in towers.values()):
+        return Plan(way="whole", why=f"{whole}its layers have dropout")
+    depths = {kind: _depth(tower) for kind, tower in towers.items()}
     if all(depth is None for depth in depths.values()):
-        return Plan(depths=None, why=f"{whole}both towers train from their first layer")
-    runs = {kind: _runs(kind, depths[kind], _tower(clip, kind)) for kind in KINDS}
-    return Plan(depths=depths, why=f"stored features: {runs['image']}; {runs['text']}")
+        return Plan(way="whole", why=f"{whole}both towers train from their first layer")
+    runs = {kind: _runs(kind, depths[kind], towers[kind]) for kind in KINDS}
+    why = f"stored features: {runs['image']}; {runs['text']}"
+    return Plan(way="layers", depths=depths, why=why)
 
 
-def last_norms(model: SentenceTransformer) -> list[nn.Module]:
-    """The norms before CLIP's projections, into whose biases a closed form is folded."""
-    clip: Any = getattr(model[0], "model", None)
-    if not isinstance(clip, CLIPModel):
-        return []
-    return [clip.vision_model.post_layernorm, clip.text_model.final_layer_norm]
+def _trains_only_ends(model: SentenceTransformer, ends: Ends) -> bool:
+    last = [part for end in ends.values() for part in end]
+    able = parameters_of([*last, *([] if added_maps(model) else behind(model))])
+    return all(id(each) in able for each in model.parameters() if each.requires_grad)
+
+
+def parameters_of(modules: Iterable[nn.Module]) -> set[int]:
+    """The identities of modules' parameters."""
+    return {id(parameter) for module in modules for parameter in module.parameters()}
 
 
 def pools_once(model: SentenceTransformer, kind: Kind) -> bool:
     """Whether a tower is frozen as a whole, so that its features are single tokens, and small."""
-    depths = plan_of(model).depths
-    if depths is None:
-        return False
-    return depths[kind] == len(_tower(cast(Any, model[0]).model, kind).encoder.layers)
+    plan = plan_of(model)
+    if plan.depths is None:
+        return plan.stores_features
+    return plan.depths[kind] == len(tower_of(model, kind).encoder.layers)
 
 
 def _depth(tower: Any) -> int | None:
-    if any(_trains(module) for module in _embeddings(tower)):
+    if any(_trains(module) for module in embeddings_of(tower)):
         return None
     trains = [_trains(layer) for layer in tower.encoder.layers]
     return trains.index(True) if True in trains else len(trains)
@@ -87,11 +115,13 @@ def _runs(kind: Kind, depth: int | None, tower: Any) -> str:
     return f"{depth} of {layers} {kind} layers ran once"
 
 
-def _tower(clip: CLIPModel, kind: Kind) -> Any:
+def tower_of(model: SentenceTransformer, kind: Kind) -> Any:
+    """One of the two towers of a CLIP."""
+    clip = cast(Any, model[0]).model
     return clip.vision_model if kind == "image" else clip.text_model
 
 
-def _embeddings(tower: Any) -> list[nn.Module]:
+def embeddings_of(tower: Any) -> list[nn.Module]:
     """What comes before the encoder layers; the vision tower has a norm there (its real name)."""
     return [getattr(tower, name) for name in ("embeddings", "pre_layrnorm") if hasattr(tower, name)]
 
@@ -114,68 +144,93 @@ ONLY_TOLD = {"_name_or_path", "architectures", "dtype", "transformers_version"}
 """Fields of a configuration that say where a model comes from, and change nothing it computes."""
 
 
-def _computed(config: PretrainedConfig) -> dict[str, Any]:
+def _computed(config: PretrainedConfig) -> str:
     """What a configuration decides beside the weights: activation, heads, epsilons, end of text."""
-    fields: dict[str, Any] = config.to_dict()
-    return {name: value for name, value in fields.items() if name not in ONLY_TOLD}
+    return json.dumps(_without_told(config.to_dict()), sort_keys=True)
+
+
+def _without_told(fields: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: _without_told(value) if isinstance(value, dict) else value
+        for name, value in fields.items()
+        if name not in ONLY_TOLD
+    }
 
 
 class Trunk:
     """The frozen part of one tower.
 
     Args:
-        depth: as in a `Plan`.
         precision: of its matrix products; what comes out is float32.
     """
 
-    def __init__(
-        self, model: SentenceTransformer, kind: Kind, depth: int | None, precision: Precision
-    ) -> None:
+    def __init__(self, model: SentenceTransformer, kind: Kind, precision: Precision) -> None:
         self.module: Any = model[0]
+        self.device = model.device
         self.kind = kind
-        self.tower = _tower(cast(CLIPModel, self.module.model), kind)
-        self.embeddings = [] if depth is None else _embeddings(self.tower)
-        self.layers = list(self.tower.encoder.layers)[: depth or 0]
-        self.keeps_sequence = depth != len(self.tower.encoder.layers)
-        self.precision = precision if self.embeddings else "float32"
+        self.precision = precision
 
     @property
     def fingerprint(self) -> str:
         """Of the frozen weights and what is computed with them, the preprocessing, the depth and
         the precision."""
-        parts: list[str | memoryview] = [self.kind, self.precision, self._preprocessing()]
-        parts.append(json.dumps(_computed(self.tower.config), sort_keys=True))
-        for module in [*self.embeddings, *self.layers]:
-            for name, tensor in module.state_dict().items():
-                parts += [f"{name} {tuple(tensor.shape)} {tensor.dtype}", bytes_of(tensor)]
-        return checksum(f"{len(self.layers)} {self.keeps_sequence}", *parts)
-
-    def _preprocessing(self) -> str:
-        processor, tokenizer = self.module.processor, self.module.tokenizer
-        if self.kind == "image":
-            return processor.image_processor.to_json_string()
-        rules = json.loads(tokenizer.backend_tokenizer.to_str())
-        del rules["padding"], rules["truncation"]  # of its last call
-        return f"{json.dumps(rules)} {self.module.max_seq_length}"
+        raise NotImplementedError
 
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Any]:
         """Pictures or titles as the model's own processor makes them ready."""
-        return self.module.preprocess(list(inputs))
+        return cast(dict[str, Any], self.module.preprocess(list(inputs)))
 
     @torch.no_grad()
     def run(self, ready: dict[str, Any]) -> list[Tensor]:
-        """What enters the first trainable layer, one matrix (tokens, width) an input.
-
-        A title's last row is the token that the tower pools, the end of text. Where no layer
-        trains, only the pooled token is left: shape (1, width). Where all do, it is what the
-        processor made: pixels (colours x height, width), token numbers (tokens, 1).
-        """
-        device = self.module.model.device
+        """What enters the first trainable layer, one matrix (tokens, width) an input."""
         enabled = self.precision == "bfloat16"
-        with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
-            if self.kind == "image":
-                return self._run_images(ready["pixel_values"].to(device))
-            return self._run_titles(ready["input_ids"].to(device))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            return self._run(on_device(ready, self.device))
+
+    def _run(self, ready: dict[str, Any]) -> list[Tensor]:
+        raise NotImplementedError
+
+
+class Layers(Trunk):
+    """The first layers of one of CLIP's towers.
+
+    A title's last row is the token that the tower pools, the end of text. Where no layer trains,
+    only the pooled token is left: shape (1, width). Where all do, it is what the processor made:
+    pixels (colours x height, width), token numbers (tokens, 1).
+
+    Args:
+        depth: as in a `Plan`.
+    """
+
+    def __init__(
+        self, model: SentenceTransformer, kind: Kind, depth: int | None, precision: Precision
+    ) -> None:
+        super().__init__(model, kind, precision)
+        self.tower = tower_of(model, kind)
+        self.embeddings = [] if depth is None else embeddings_of(self.tower)
+        self.layers = list(self.tower.encoder.layers)[: depth or 0]
+        self.keeps_sequence = depth != len(self.tower.encoder.layers)
+        if not self.embeddings:
+            self.precision = "float32"
+
+    @property
+    def fingerprint(self) -> str:
+        """As of any trunk; that of an older version of this program is the same."""
+        parts: list[str | memoryview] = [self.kind, self.precision, self._preprocessing()]
+        parts.append(_computed(self.tower.config))
+        for module in [*self.embeddings, *self.layers]:
+            parts += _weights(module)
+        return checksum(f"{len(self.layers)} {self.keeps_sequence}", *parts)
+
+    def _preprocessing(self) -> str:
+        if self.kind == "image":
+            return cast(str, self.module.processor.image_processor.to_json_string())
+        return f"{_rules(self.module.tokenizer)} {self.module.max_seq_length}"
+
+    def _run(self, ready: dict[str, Any]) -> list[Tensor]:
+        if self.kind == "image":
+            return self._run_images(ready["pixel_values"])
+        return self._run_titles(ready["input_ids"])
 
     def _run_images(self, pixels: Tensor) -> list[Tensor]:
         if not self.embeddings:
@@ -184,7 +239,7 @@ class Trunk:
         return list(hidden if self.keeps_sequence else hidden[:, :1])
 
     def _run_titles(self, ids: Tensor) -> list[Tensor]:
-        ends = end_of_text(ids, self.tower.eos_token_id)
+        ends = end_of_text(ids, self.tower.eos_token_id, isinstance(self.module.model, CLIPModel))
         first = torch.zeros_like(ends) if self.keeps_sequence else ends
         hidden = ids[:, :, None]
         if self.embeddings:
@@ -192,13 +247,102 @@ class Trunk:
         return [rows[a : b + 1] for rows, a, b in zip(hidden, first, ends, strict=True)]
 
 
-def end_of_text(ids: Tensor, eos_token_id: int) -> Tensor:
+class WholeTower(Trunk):
+    """All of a model up to one of its last maps: shape (1, width) an input.
+
+    What the entrance of the map adds is left out, for a closed form changes it.
+    """
+
+    def __init__(self, model: SentenceTransformer, kind: Kind, precision: Precision) -> None:
+        super().__init__(model, kind, precision)
+        self.ends = cast(Ends, ends_of(model))
+        added = added_maps(model)
+        modules = list(model)
+        self.modules = modules[: modules.index(added)] if added else modules[:1]
+        self.seen: Tensor | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of both towers, since they may share weights."""
+        parts: list[str | memoryview] = [self.kind, self.precision]
+        for module in (part for each in self.modules for part in each.modules()):
+            parts += _settings(module)
+        own = parameters_of(part for end in self.ends.values() for part in end)
+        for module in self.modules:
+            parts += _weights(module, own)
+        return checksum("up to the last maps", *parts)
+
+    def _run(self, ready: dict[str, Any]) -> list[Tensor]:
+        end = self.ends[self.kind]
+        hook = end.linear.register_forward_pre_hook(self._note)
+        try:
+            for module in self.modules:
+                ready = module(ready)
+        finally:
+            hook.remove()
+        pooled = self.seen if self.seen is not None else ready["sentence_embedding"]
+        self.seen = None
+        return list((pooled.float() - self._bias(end)).unsqueeze(1))
+
+    def _note(self, _: nn.Module, given: tuple[Tensor]) -> None:
+        self.seen = given[0]
+
+    def _bias(self, end: End) -> Tensor | float:
+        bias: Tensor | None = getattr(end.entrance, "bias", None)
+        return 0.0 if bias is None else bias
+
+
+def trunk_of(model: SentenceTransformer, kind: Kind, plan: Plan, precision: Precision) -> Trunk:
+    """The frozen part of one tower; nothing is frozen of a model that trains whole."""
+    if plan.depths is None:
+        return WholeTower(model, kind, precision)
+    return Layers(model, kind, plan.depths[kind], precision)
+
+
+def _weights(module: nn.Module, but: Iterable[int] = ()) -> list[str | memoryview]:
+    """The tensors of a module, but for some parameters."""
+    parts: list[str | memoryview] = []
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in but:
+            parts += [f"{name} {tuple(tensor.shape)} {tensor.dtype}", bytes_of(tensor)]
+    return parts
+
+
+def _settings(module: Any) -> list[str]:
+    """What decides beside its weights what a module computes, and how its inputs are prepared."""
+    if isinstance(module, PreTrainedModel):
+        return [_computed(module.config)]
+    parts = [type(module).__name__]
+    if hasattr(module, "get_config_dict"):
+        parts.append(json.dumps(module.get_config_dict(), sort_keys=True, default=str))
+    if getattr(module, "tokenizer", None) is not None:
+        parts.append(f"{_rules(module.tokenizer)} {module.max_seq_length}")
+    processor = getattr(module, "processor", None)
+    pictures: Any = getattr(processor, "image_processor", processor)
+    if hasattr(pictures, "to_json_string"):
+        parts.append(pictures.to_json_string())
+    return parts
+
+
+def _rules(tokenizer: Any) -> str:
+    """How a tokenizer cuts a title into tokens."""
+    if not hasattr(tokenizer, "backend_tokenizer"):  # written in Python
+        return json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    del rules["padding"], rules["truncation"]  # of its last call
+    return json.dumps(rules)
+
+
+def end_of_text(ids: Tensor, eos_token_id: int, highest: bool) -> Tensor:
     """Place of the token that CLIP's text tower pools, shape (titles,).
 
-    As in transformers' CLIPTextModel: models of old have a wrong eos_token_id, 2, and the highest
-    token number marks the end.
+    Args:
+        highest: whether an eos_token_id of 2 is a wrong one, as in the CLIPs of old, and the
+            highest token number marks the end (transformers' CLIPTextModel; in MetaCLIP 2 it is
+            right).
     """
-    return (ids if eos_token_id == 2 else (ids == eos_token_id).int()).argmax(dim=-1)
+    marks = ids if highest and eos_token_id == 2 else (ids == eos_token_id).int()
+    return marks.argmax(dim=-1)
 
 
 def run_patches(
@@ -231,79 +375,3 @@ def run_causal(
     for layer in layers:
         hidden = layer(hidden, mask, is_causal=True)
     return hidden.float()
-
-
-class Head(InputModule):
-    """What is left of CLIP after the frozen layers: a module that reads stored features.
-
-    It shares its parameters with the CLIP that it is cut from, so what it learns is there as well.
-    Its inputs are keys of features.
-    """
-
-    def __init__(
-        self,
-        clip: CLIPModel,
-        depths: dict[Kind, int | None],
-        features: dict[Kind, dict[str, Tensor]],
-    ) -> None:
-        super().__init__()
-        self.visual_projection = clip.visual_projection
-        self.text_projection = clip.text_projection
-        self.post_layernorm = clip.vision_model.post_layernorm
-        self.final_layer_norm = clip.text_model.final_layer_norm
-        self.image_embeddings, self.image_layers = _trainable(clip.vision_model, depths["image"])
-        self.text_embeddings, self.text_layers = _trainable(clip.text_model, depths["text"])
-        self.text_config = clip.text_model.config
-        self.matrices = [matrix for kind in KINDS for matrix in features[kind].values()]
-        places = (key for kind in KINDS for key in features[kind])
-        self.place = {key: number for number, key in enumerate(places)}
-        self.images = len(features["image"])
-
-    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **_: Any) -> Any:
-        """The numbers of the features, under the name by which the Trainer knows a column."""
-        places = torch.tensor([[self.place[key]] for key in inputs])
-        return {
-            "input_ids": places,
-            "modality": "image" if places[0, 0] < self.images else "text",
-        }
-
-    @property
-    def ends(self) -> dict[Kind, tuple[nn.LayerNorm, nn.Linear]]:
-        """What pooled tokens pass at last: a norm, and a projection into the shared space."""
-        return {
-            "image": (self.post_layernorm, self.visual_projection),
-            "text": (self.final_layer_norm, self.text_projection),
-        }
-
-    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Add `sentence_embedding`, shape (inputs, dimensions)."""
-        projection = self.ends[features["modality"]][1]
-        return {**features, "sentence_embedding": projection(self.pooled(features))}
-
-    def pooled(self, features: dict[str, Any]) -> Tensor:
-        """What enters the projection, shape (inputs, width)."""
-        device = self.visual_projection.weight.device
-        rows = [self.matrices[place] for place in features["input_ids"][:, 0].tolist()]
-        norm, _ = self.ends[features["modality"]]
-        if features["modality"] == "image":
-            hidden = torch.stack(rows).to(device)
-            if len(self.image_embeddings):
-                hidden = hidden.unflatten(1, (3, -1))
-            hidden = run_patches(self.image_embeddings, self.image_layers, hidden)
-            return norm(hidden[:, 0])
-        last = torch.tensor([len(row) - 1 for row in rows], device=device)
-        hidden = pad_sequence(rows, batch_first=True).to(device)
-        if len(self.text_layers):
-            layers = self.text_embeddings, self.text_layers
-            hidden = run_causal(self.text_config, *layers, hidden)
-        return norm(hidden[torch.arange(len(rows), device=device), last])
-
-    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
-        """Only the whole CLIP is saved."""
-        raise NotImplementedError("Save the model that the head was cut from.")
-
-
-def _trainable(tower: Any, depth: int | None) -> tuple[nn.ModuleList, nn.ModuleList]:
-    """The embeddings and the layers that the trunk leaves to the head."""
-    embeddings = _embeddings(tower) if depth is None else []
-    return nn.ModuleList(embeddings), nn.ModuleList(tower.encoder.layers[depth or 0 :])

@@ -10,17 +10,17 @@ from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
+from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.clip.features import image_key, reads_features, title_key
-from thumbtune.clip.towers import KINDS, Head, Kind
+from thumbtune.clip.head import Head
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.closed_form import (
     ClosedForm,
-    Maps,
     Matrix,
     Moments,
     Whitened,
     fold,
-    projections_of,
+    maps_of,
 )
 from thumbtune.learning.full_batches import FullBatches, train_on_all
 from thumbtune.parameters import NegativesParameters, TrainingParameters
@@ -133,28 +133,22 @@ def end_of(model: SentenceTransformer) -> Head:
     return head
 
 
-def untouched_maps(head: Head) -> Maps:
-    """The projections as they are."""
-    maps = projections_of(head)
-    return Maps({kind: np.zeros(maps[kind].shape[1]) for kind in KINDS}, maps)
-
-
 def begin(model: SentenceTransformer, candidate: Candidate, learned: Sequence[Example]) -> None:
     """Do all of a candidate that goes before the Trainer to a head on stored features, in place."""
     if candidate.start or candidate.full_batches:
         head = end_of(model)
         pooled = Pooled.of(model, learned)
-        maps = untouched_maps(head)
+        maps = maps_of(head)
         if candidate.start:
-            maps = Whitened(pooled.moments, maps.maps).solve(candidate.start)
+            maps = Whitened(pooled.moments, maps.maps, head.lowered).solve(candidate.start)
         if candidate.full_batches:
             maps = train_on_all(maps, pooled.outputs, pooled.texts, candidate.full_batches)
         fold(maps, head)
 
 
-def has_projections_to_train(model: SentenceTransformer) -> bool:
-    """Whether a model is a head on stored features whose projections may both be trained."""
+def has_maps_to_train(model: SentenceTransformer) -> bool:
+    """Whether a model is a head on stored features whose last maps may both be trained."""
     if not reads_features(model):
         return False
-    ends = end_of(model).ends.values()
-    return all(projection.weight.requires_grad for _, projection in ends)
+    head = end_of(model)
+    return head.ends_in_maps and all(end.linear.weight.requires_grad for end in head.ends.values())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
-from thumbtune.clip.towers import KINDS
+from thumbtune.clip.ends import KINDS
 from thumbtune.data.splits import number_groups
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import (
@@ -27,10 +27,9 @@ from thumbtune.learning.candidates import (
     article_candidate,
     end_of,
     given_candidate,
-    has_projections_to_train,
-    untouched_maps,
+    has_maps_to_train,
 )
-from thumbtune.learning.closed_form import ClosedForm, Maps, Moments, Whitened
+from thumbtune.learning.closed_form import ClosedForm, Maps, Moments, Whitened, maps_of
 from thumbtune.learning.evaluation import Embedded, NotFiniteError, embed_videos
 from thumbtune.learning.full_batches import FullBatches, train_on_all
 from thumbtune.learning.intervals import design_effect
@@ -109,8 +108,9 @@ class Learner:
         self.numbers = list(range(int(folds.max()) + 1))
         self.pooled = Pooled.of(trainer.head, examples)
         self.moments = [self.pooled.some(self._rows(fold)).moments for fold in self.numbers]
-        self.untouched = untouched_maps(end_of(trainer.head))
-        self.trains = has_projections_to_train(trainer.head)
+        self.untouched = maps_of(end_of(trainer.head))
+        self.lowered = end_of(trainer.head).lowered
+        self.trains = has_maps_to_train(trainer.head)
         self._whitened: dict[Out, Whitened] = {}
         self._gains: dict[tuple[Candidate, Out], NDArray[np.float64]] = {}
 
@@ -245,7 +245,7 @@ class Learner:
     def _white(self, out: Out) -> Whitened:
         if out not in self._whitened:
             kept = [part for fold, part in enumerate(self.moments) if fold not in out]
-            self._whitened[out] = Whitened(Moments.total(kept), self.untouched.maps)
+            self._whitened[out] = Whitened(Moments.total(kept), self.untouched.maps, self.lowered)
         return self._whitened[out]
 
     def _by(self, maps: Maps, fold: int) -> Embedded:

@@ -6,7 +6,7 @@ tell hundreds of directions, so the covariances get a ridge, and the cross-covar
 what the untouched projections hold to be alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from thumbtune.clip.towers import KINDS, Head, Kind
+from thumbtune.clip.ends import KINDS, Kind
+from thumbtune.clip.head import Head
 
 Matrix = NDArray[np.float64]
 
@@ -79,23 +80,33 @@ class Whitened:
     Args:
         moments: of the pairs that are learned from.
         projections: of the untouched model, shape (dimensions, width) each.
+        centred: the kinds whose mean is subtracted; a model may have no place for that.
     """
 
-    def __init__(self, moments: Moments, projections: dict[Kind, Matrix]) -> None:
+    def __init__(
+        self,
+        moments: Moments,
+        projections: dict[Kind, Matrix],
+        centred: Collection[Kind] = KINDS,
+    ) -> None:
         pairs = moments.pairs
         image, text = moments.images / pairs, moments.texts / pairs
         self.dimensions = len(projections["image"])
-        self.means: dict[Kind, Matrix] = {"image": image, "text": text}
+        self.means: dict[Kind, Matrix] = {
+            kind: mean if kind in centred else np.zeros_like(mean)
+            for kind, mean in zip(KINDS, (image, text), strict=True)
+        }
         self.variances: dict[Kind, Matrix] = {}
         self.axes: dict[Kind, Matrix] = {}
+        a, b = self.means["image"], self.means["text"]
         covariances = (
-            moments.image_products / pairs - np.outer(image, image),
-            moments.text_products / pairs - np.outer(text, text),
+            _about(moments.image_products / pairs, image, image, a, a),
+            _about(moments.text_products / pairs, text, text, b, b),
         )
         for kind, covariance in zip(KINDS, covariances, strict=True):
             variances, self.axes[kind] = np.linalg.eigh(covariance)
             self.variances[kind] = variances.clip(min=0)
-        cross = moments.cross_products / pairs - np.outer(image, text)
+        cross = _about(moments.cross_products / pairs, image, text, a, b)
         self.cross = self.axes["image"].T @ cross @ self.axes["text"]
         untouched = projections["image"].T @ projections["text"]
         self.prior = self.axes["image"].T @ untouched @ self.axes["text"]
@@ -126,6 +137,17 @@ class Whitened:
         return whitener
 
 
+def _about(products: Matrix, x: Matrix, y: Matrix, a: Matrix, b: Matrix) -> Matrix:
+    """Mean of the outer products of X - a and Y - b.
+
+    Args:
+        products: mean of those of X and Y.
+        x, y: the means of X and Y.
+    """
+    moved: Matrix = products - np.outer(a, y) - np.outer(x, b) + np.outer(a, b)
+    return moved
+
+
 def _singular(matrix: Matrix, most: int) -> tuple[Matrix, Matrix, Matrix]:
     """The largest singular values, shape (most,), and their vectors as columns, by eigenvectors.
 
@@ -144,24 +166,38 @@ def _singular(matrix: Matrix, most: int) -> tuple[Matrix, Matrix, Matrix]:
     return np.pad(left, lacking), np.pad(s, lacking[1]), np.pad(right, lacking)
 
 
-def projections_of(head: Head) -> dict[Kind, Matrix]:
-    """The projections as they are now, shape (dimensions, width) each."""
-    return {
-        kind: module.weight.detach().cpu().double().numpy()
-        for kind, (_, module) in head.ends.items()
-    }
+def maps_of(head: Head) -> Maps:
+    """The last linear maps as they are now."""
+    maps = {kind: _values(linear.weight) for kind, (_, linear) in head.ends.items()}
+    means = {kind: _subtracted(maps[kind], linear.bias) for kind, (_, linear) in head.ends.items()}
+    return Maps(means, maps)
+
+
+def _subtracted(weights: Matrix, bias: Tensor | None) -> Matrix:
+    """The vector that is subtracted where a map adds a bias afterwards, shape (width,)."""
+    if bias is None:
+        return np.zeros(weights.shape[1])
+    return np.asarray(np.linalg.lstsq(weights, -_values(bias))[0], np.float64)
+
+
+def _values(tensor: Tensor) -> Matrix:
+    return tensor.detach().cpu().double().numpy()
 
 
 def fold(maps: Maps, head: Head) -> None:
-    """Put maps into the projections of a CLIP and the biases of the norms before them.
+    """Put maps into the last linear maps of a model and the biases of them or of what feeds them.
 
-    What comes out of a norm is lowered by the mean where its bias is: so the saved model is an
-    ordinary CLIP. The maps are of norms as they were when the pooled outputs were made.
+    What comes out of CLIP's last norm is lowered by the mean where its bias is: so the saved model
+    is an ordinary CLIP. The biases are as they were when the pooled outputs were made.
     """
     with torch.no_grad():
-        for kind, (norm, projection) in head.ends.items():
-            norm.bias.sub_(_like(maps.means[kind], norm.bias))
-            projection.weight.copy_(_like(maps.maps[kind], projection.weight))
+        for kind, (_, linear) in head.ends.items():
+            mean, bias = maps.means[kind], head.lowered.get(kind)
+            if bias is not None and bias is linear.bias:
+                bias.copy_(_like(-maps.maps[kind] @ mean, bias))
+            elif bias is not None:
+                bias.sub_(_like(mean, bias))
+            linear.weight.copy_(_like(maps.maps[kind], linear.weight))
 
 
 def _like(values: Matrix, other: Tensor) -> Tensor:

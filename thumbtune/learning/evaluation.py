@@ -11,9 +11,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.evaluation import BaseEvaluator
 
 from thumbtune.clip.features import head_of, image_key, reads_features, title_key
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.splits import fold_numbers, number_groups
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.errors import UserError
@@ -481,7 +481,7 @@ def evaluate_model(
             some of them this tells something about the others alone.
     """
     loaded = load_model(model, workspace)
-    freeze(loaded, fragments)
+    set_trainable(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     reader, _ = head_of(workspace, loaded, rows, precision)
     if in_folds:

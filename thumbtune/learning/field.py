@@ -15,9 +15,9 @@ from scipy.stats import hypergeom
 from thumbtune.channel.field_scores import FieldScore
 from thumbtune.channel.registry import Version
 from thumbtune.clip.features import head_of
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.splits import number_groups
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Embedded, embed_videos
@@ -61,7 +61,7 @@ def score_later(
     if not later or gallery is None:
         return None
     loaded = load_model(champion.model, workspace)
-    freeze(loaded, champion.parameters.training.trainable)
+    set_trainable(loaded, champion.parameters.training.trainable)
     reader, _ = head_of(workspace, loaded, rows, precision)
     ahead, pool = _ahead(rows, np.array(later), embed_videos(reader, workspace, rows))
     groups = number_groups([rows[place] for place in later])

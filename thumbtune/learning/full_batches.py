@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from thumbtune.clip.towers import KINDS, Kind
+from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.learning.closed_form import Maps, Matrix
 
 SCALE = 20.0

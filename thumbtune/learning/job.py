@@ -15,10 +15,10 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from thumbtune.clip.features import head_of
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.shards import names_that_may_learn, share_frozen
 from thumbtune.clip.towers import Precision, bytes_of
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.callbacks import EpochLog, Logger, Progress
 from thumbtune.learning.candidates import Candidate, begin
@@ -56,7 +56,7 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
     Of several processes only that of rank 0 keeps it and returns something.
     """
     loaded = load_model(job.model, job.workspace)
-    trainable = freeze(loaded, job.parameters.trainable)
+    trainable = set_trainable(loaded, job.parameters.trainable)
     rows = job.workspace.read_table(job.examples, Example)
     learned = [row for row in rows if row.split in job.learns]
     valid = [row for row in rows if row.split == "valid" and "valid" not in job.learns]

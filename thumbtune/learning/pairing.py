@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from sentence_transformers import SentenceTransformer
 
 from thumbtune.clip.features import head_of
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.negatives import Pair, pair_titles
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import embed_videos
@@ -57,7 +57,7 @@ def pair_examples_by_clip(
         fragments: of the names of the parameters that will be trained.
     """
     loaded = load_model(model, workspace)
-    freeze(loaded, fragments)
+    set_trainable(loaded, fragments)
     rows = workspace.read_table(examples, Example)
     reader, _ = head_of(workspace, loaded, rows, precision)
     paired = pair_by_clip(reader, workspace, rows, parameters)

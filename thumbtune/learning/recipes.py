@@ -12,9 +12,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from thumbtune.clip.features import head_of, reads_features
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.towers import Precision
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import Candidate, Recipe, article_candidate, begin, end_of
@@ -115,7 +115,7 @@ class RecipeTrainer:
         self.workspace, self.model, self.parameters = workspace, model, parameters
         self.base = Recipe(training=parameters.training, negatives=parameters.negatives)
         loaded = load_model(model, workspace)
-        freeze(loaded, parameters.training.trainable)
+        set_trainable(loaded, parameters.training.trainable)
         self.head, _ = head_of(workspace, loaded, examples, precision)
         self.untouched = _what_may_change(self.head)
         self.embed = _title_embedder(text_model, examples)
@@ -176,7 +176,7 @@ def _what_may_change(head: SentenceTransformer) -> dict[str, Tensor]:
     """Copies of the parameters that train, and of those that a closed form is folded into."""
     weights = trainable_parameters(head)
     if reads_features(head):
-        folded = {id(each.bias) for each, _ in end_of(head).ends.values()}
+        folded = {id(bias) for bias in end_of(head).lowered.values()}
         named = head.named_parameters()
         weights |= {name: each.detach().clone() for name, each in named if id(each) in folded}
     return weights

@@ -28,6 +28,11 @@ from thumbtune.parameters import EvaluationParameters, TrainingParameters
 from thumbtune.store.workspace import Workspace
 
 
+BY_MODALITY = {"no column": "its modality"}
+"""Of a model with a Router the Trainer wants a mapping that is not empty; a column that it does not
+name goes where its modality leads."""
+
+
 class Arguments(SentenceTransformerTrainingArguments):
     """Arguments of a Trainer that leaves all GPUs but the first alone.
 
@@ -105,6 +110,7 @@ def fine_tune(
                 report_to=list(parameters.report_to),
                 dataloader_pin_memory=torch.cuda.is_available(),
                 dataloader_drop_last=processes > 1,  # or it warns; `EqualShares` leaves nothing out
+                router_mapping=BY_MODALITY,
                 ddp_find_unused_parameters=False,  # it looks at the last column alone
             ),
             train_dataset=dataset(train),

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from transformers import get_linear_schedule_with_warmup
 
+from thumbtune.clip.ends import Kind
 from thumbtune.clip.features import reads_features
-from thumbtune.clip.towers import Head, Kind
+from thumbtune.clip.head import Head
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.batches import SAMPLERS
 from thumbtune.learning.candidates import end_of, pooled_of
@@ -33,7 +34,8 @@ def trains_projections_alone(model: SentenceTransformer) -> bool:
     if not reads_features(model):
         return False
     training = {id(each) for each in model.parameters() if each.requires_grad}
-    return training == {id(projection.weight) for _, projection in end_of(model).ends.values()}
+    head = end_of(model)
+    return head.ends_in_maps and training == {id(end.linear.weight) for end in head.ends.values()}
 
 
 def fine_tune_projections(

@@ -18,9 +18,9 @@ from sentence_transformers import SentenceTransformer
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.channel.source import last_part, short_name
 from thumbtune.clip.features import head_of, precision_for
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import find_model, load_clip
 from thumbtune.clip.towers import Precision
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import (
     MAX_BYTES,
     TOO_LARGE,
@@ -193,7 +193,7 @@ class Matcher:
             name = f"{last_part(reference.name)}, untouched"
         model = _load(workspace, reference, version)
         examples = examples_of(workspace, version)
-        freeze(model, asked.training.trainable)
+        set_trainable(model, asked.training.trainable)
         wanted = asked.features.precision
         unseen = _unseen(workspace, version, examples, untouched)
         left_out: dict[str, int] = {}

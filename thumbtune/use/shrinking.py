@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from thumbtune.channel.registry import Registry, Version, registries
-from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import load_model
 from thumbtune.clip.shards import lies_in_one_file, make_small, names_that_may_learn
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.errors import UserError
 from thumbtune.store.workspace import Workspace
 
@@ -39,7 +39,7 @@ def _shrunk(registry: Registry, version: Version) -> Shrunk:
         return Shrunk(registry.name, version.number, 0)
     try:
         base = load_model(version.untouched, workspace)
-        freeze(base, version.parameters.training.trainable)
+        set_trainable(base, version.parameters.training.trainable)
     except UserError as error:
         return Shrunk(registry.name, version.number, 0, f"its base cannot be had: {error}")
     own = names_that_may_learn(base)
