@@ -37,6 +37,7 @@ from thumbtune.learning.last_sweep import last_sweep
 from thumbtune.learning.promotion import Verdict, in_one_line
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import (
+    AUTO,
     NegativesParameters,
     ThumbnailsParameters,
     TrainParameters,
@@ -50,6 +51,7 @@ from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.artifacts import post_artifacts, post_field_score, post_verdict
 from thumbtune.tasks.caching import Stages
 from thumbtune.tasks.call_youtube import call_youtube
+from thumbtune.tasks.check_language import check_language
 from thumbtune.tasks.choose_precision import choose_precision
 from thumbtune.tasks.collect_examples import collect_examples
 from thumbtune.tasks.count_trainable import count_trainable
@@ -177,6 +179,9 @@ def train_and_promote(
     remember_folder(model, workspace)
     funnel, videos, examples, work = collect(workspace, parameters, stages, text_model)
 
+    advice = stages.run(check_language, workspace, model, examples).told
+    if advice:
+        get_run_logger().warning(advice)
     precision, work["features"] = encode(workspace, model, examples, parameters, stages)
     examples = paired_by_clip(workspace, model, examples, parameters, precision, stages)
 
@@ -196,7 +201,7 @@ def train_and_promote(
 
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
     figures = (plan, trained, *models)
-    report = stages.run(write_report, workspace, told, funnel, examples, *figures)
+    report = stages.run(write_report, workspace, told, funnel, examples, *figures, advice)
     stages.run(write_cards, workspace, told, funnel, examples, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
@@ -403,8 +408,13 @@ def encode(
 
 def is_of_kind(champion: Version, model: ModelReference, parameters: TrainParameters) -> bool:
     """Whether a champion shares the frozen layers of this run, and so its features."""
-    fragments = (champion.parameters.training.trainable, parameters.training.trainable)
-    return champion.untouched.fingerprint == model.fingerprint and len(set(fragments)) == 1
+    trainable = champion.parameters.training.trainable, parameters.training.trainable
+    same = len(set(trainable)) == 1 or OF_CLIP.issuperset(trainable)
+    return champion.untouched.fingerprint == model.fingerprint and same
+
+
+OF_CLIP = {AUTO, ("projection",)}
+"""What is trained of a CLIP by default, and how older versions name it."""
 
 
 def precision_of(

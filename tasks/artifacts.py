@@ -227,6 +227,7 @@ def trainable_row(trainable: TrainableParameters) -> dict[str, str]:
         "total": f"{trainable.total:,}",
         "trainable": f"{trainable.trainable:,}",
         "share": f"{trainable.share:.2%}",
+        "why": trainable.why or "named",
         "names": ", ".join(trainable.names[:NAMES_SHOWN])
         + (f" and {more} more" if more > 0 else ""),
     }

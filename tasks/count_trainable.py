@@ -16,15 +16,16 @@ from thumbtune.tasks.caching import content_key
     name="freeze",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def count_trainable(model: ModelReference, fragments: Sequence[str]) -> TrainableParameters:
     """Freeze a model as training will, and count: a wrong fragment fails before any download."""
     counted = set_trainable(load_clip(model), fragments)
     get_run_logger().info(
-        "Trainable: %s of %s parameters (%.2f %%)",
+        "Trainable: %s of %s parameters (%.2f %%): %s",
         f"{counted.trainable:,}",
         f"{counted.total:,}",
         100 * counted.share,
+        counted.why or "those that training.trainable names",
     )
     return counted

@@ -16,7 +16,7 @@ from thumbtune.tasks.caching import content_key
     name="encode-features",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=3),
+    cache_key_fn=content_key(version=4),
 )
 def encode_features(
     workspace: Workspace,

@@ -15,7 +15,7 @@ from thumbtune.tasks.caching import content_key
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=5),
+    cache_key_fn=content_key(version=6),
 )
 def write_report(
     workspace: Workspace,
@@ -27,7 +27,12 @@ def write_report(
     untouched: Evaluation,
     article: Evaluation | None,
     fine_tuned: Evaluation,
+    advice: str,
 ) -> Report:
-    """Write the figures, the pictures and the page that shows them beside the model."""
+    """Write the figures, the pictures and the page that shows them beside the model.
+
+    Args:
+        advice: on the choice of the model, if there is any.
+    """
     figures = (plan, trained, untouched, article, fine_tuned)
-    return write_page(workspace, parameters, funnel, examples, *figures)
+    return write_page(workspace, parameters, funnel, examples, *figures, advice)

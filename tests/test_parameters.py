@@ -31,7 +31,7 @@ def test_the_defaults_are_the_articles() -> None:
     assert (parameters.split.train, parameters.split.valid) == (0.7, 0.15)
     training = parameters.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (2, 16, 1e-4)
-    assert training.trainable == ("projection",)
+    assert training.trainable == ("auto",)
 
 
 def test_the_command_line_sets_any_field_and_leaves_the_others() -> None:

@@ -285,6 +285,18 @@ class TrainingParameters(_Stage):
         "of every batch. A sweep's trials take one.",
     )
 
+    @field_validator("trainable", mode="before")
+    @classmethod
+    def _one_is_a_list_too(cls, asked: Any) -> Any:
+        return (asked,) if isinstance(asked, str) else asked
+
+    @field_validator("trainable")
+    @classmethod
+    def _auto_stands_alone(cls, asked: tuple[str, ...]) -> tuple[str, ...]:
+        if set(AUTO) & set(asked) and asked != AUTO:
+            raise ValueError("`auto` stands alone. Leave it out, or all the names.")
+        return asked
+
     @model_validator(mode="after")
     def _batches_can_be_shared(self) -> Self:
         if self.batch_size % self.processes:

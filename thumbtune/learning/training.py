@@ -27,7 +27,6 @@ from thumbtune.learning.weights import set_parameters, trainable_parameters
 from thumbtune.parameters import EvaluationParameters, TrainingParameters
 from thumbtune.store.workspace import Workspace
 
-
 BY_MODALITY = {"no column": "its modality"}
 """Of a model with a Router the Trainer wants a mapping that is not empty; a column that it does not
 name goes where its modality leads."""

@@ -255,20 +255,20 @@ def report_html(
     fine_tuned: Evaluation,
     misses: Sequence[Miss],
     curve: bytes | None,
-    leak: str | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """The report as one page that needs no other file; titles are escaped.
 
     Args:
         curve: of the training; None if there were no epochs.
-        leak: what is to say of titles that stand in train and outside of it.
+        notes: sentences that whoever reads the figures should know.
     """
     comparisons = compare(untouched, article, fine_tuned)
     pairs = pairs_of(workspace, examples, fine_tuned)
     judged = fine_tuned.judged
     template = html_templates("thumbtune.reporting").get_template("report.html.jinja")
     return template.render(
-        leak=leak,
+        notes=notes,
         channel=short_name(parameters.source, parameters.channel or "the sample channel"),
         base=untouched.model.name,
         trained=trained,
@@ -343,16 +343,22 @@ def write_page(
     untouched: Evaluation,
     article: Evaluation | None,
     fine_tuned: Evaluation,
+    advice: str,
 ) -> Report:
-    """Write the figures, the pictures and the page that shows them beside the model."""
+    """Write the figures, the pictures and the page that shows them beside the model.
+
+    Args:
+        advice: on the choice of the model, if there is any.
+    """
     folder = trained.folder(workspace)
     rows = workspace.read_table(examples, Example)
     misses = worst_misses(rows, workspace.read_table(fine_tuned.predictions, Prediction))
     curve = loss_curve(trained.history, trained.best_epoch) if trained.history else None
     models = (plan, trained, untouched, article, fine_tuned)
     metrics = metrics_json(*models, funnel)
-    told = leakage(rows, parameters.split.method) if plan.method == "holdout" else None
-    page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, told)
+    leak = leakage(rows, parameters.split.method) if plan.method == "holdout" else None
+    notes = [note for note in (advice, leak) if note]
+    page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, notes)
     contents = {
         "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
         "parameters.json": parameters.model_dump_json(indent=1).encode(),
