@@ -41,8 +41,8 @@ def _own_ends(model: SentenceTransformer) -> Ends | None:
 def _why(model: SentenceTransformer) -> str:
     if added_maps(model):
         return (
-            "two linear maps added behind the model, begun at the identity: its towers do not end "
-            "in one each"
+            "two linear maps added behind the model, begun at the identity: it has none at its "
+            "end for pictures and for titles"
         )
     if is_clips(model):
         return "CLIP's two projections, as in the article"
