@@ -80,7 +80,7 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     model, text_model = find_models(parameters, stages, compares_titles)
     funnel, _, examples, _ = collect(workspace, parameters, stages, text_model)
 
-    precision, _ = encode(workspace, model, examples, parameters, stages)
+    precision = encode(workspace, model, examples, parameters, stages)[0].precision
     examples = paired_by_clip(workspace, model, examples, parameters, precision, stages)
     data = (workspace, model, text_model, examples, parameters.for_training())
     options = parameters.sweep

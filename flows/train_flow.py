@@ -25,6 +25,7 @@ from thumbtune.channel.registry import Decision, Registry, Version
 from thumbtune.channel.videos import end_listing, listed_as
 from thumbtune.clip.features import add_up, partitions_of
 from thumbtune.clip.models import folder_of, remember_folder
+from thumbtune.clip.precision import ChosenPrecision
 from thumbtune.clip.towers import Precision
 from thumbtune.data.assignments import assigned_before, keep_assigned
 from thumbtune.data.thumbnails import DamagedThumbnailError, ThumbnailBatch, remove_damaged
@@ -182,7 +183,8 @@ def train_and_promote(
     advice = stages.run(check_language, workspace, model, examples).told
     if advice:
         get_run_logger().warning(advice)
-    precision, work["features"] = encode(workspace, model, examples, parameters, stages)
+    encoding, work["features"] = encode(workspace, model, examples, parameters, stages)
+    precision = encoding.precision
     examples = paired_by_clip(workspace, model, examples, parameters, precision, stages)
 
     if champion := registry.champion():
@@ -201,7 +203,8 @@ def train_and_promote(
 
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
     figures = (plan, trained, *models)
-    report = stages.run(write_report, workspace, told, funnel, examples, *figures, advice)
+    notes = [note for note in (advice, encoding.told) if note]
+    report = stages.run(write_report, workspace, told, funnel, examples, *figures, notes)
     stages.run(write_cards, workspace, told, funnel, examples, *figures)
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
@@ -390,7 +393,7 @@ def encode(
     examples: Table,
     parameters: TrainParameters,
     stages: Stages,
-) -> tuple[Precision, str]:
+) -> tuple[ChosenPrecision, str]:
     """Run the frozen towers on one partition of the examples after the other, or side by side.
 
     Returns:
@@ -403,7 +406,7 @@ def encode(
     with with_a_gpu_each():
         parts = stages.map(encode_features, calls)
     made = [part for part in parts if stages.was_made(part)]
-    return chosen.precision, add_up(made).work if made else NOTHING
+    return chosen, add_up(made).work if made else NOTHING
 
 
 def is_of_kind(champion: Version, model: ModelReference, parameters: TrainParameters) -> bool:

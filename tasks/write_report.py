@@ -27,12 +27,12 @@ def write_report(
     untouched: Evaluation,
     article: Evaluation | None,
     fine_tuned: Evaluation,
-    advice: str,
+    notes: list[str],
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model.
 
     Args:
-        advice: on the choice of the model, if there is any.
+        notes: what whoever reads the figures should know.
     """
     figures = (plan, trained, untouched, article, fine_tuned)
-    return write_page(workspace, parameters, funnel, examples, *figures, advice)
+    return write_page(workspace, parameters, funnel, examples, *figures, notes)

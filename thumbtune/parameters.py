@@ -41,6 +41,7 @@ else:  # choices in Prefect's form
     DecidingMetric = Literal[DECIDING]
 
 SPLITS = ("train", "valid", "test")
+WantedPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 AUTO = ("auto",)
 """Of `training.trainable`: what suits the model."""
 """The names of the three splits, as in the article."""
@@ -218,10 +219,12 @@ class ThumbnailsParameters(_Stage):
 class FeaturesParameters(_Stage):
     """How the frozen towers are run."""
 
-    precision: Literal["float32", "bfloat16"] = Field(
-        "float32",
-        description="`bfloat16` is used where the hardware gains by it, and only if a trial on "
-        "64 videos embeds them nearly as float32 does.",
+    precision: WantedPrecision = Field(
+        "auto",
+        description="Of the frozen towers. `int8` (with the extra `fast`) and `bfloat16` are used "
+        "only if a trial on the channel's own videos embeds them nearly as float32 does, and finds "
+        "their titles as well. `auto`: float32 for fewer than 300 pictures, and where the "
+        "processor gains by neither; else what is fastest here.",
     )
     partition_size: Annotated[int, CHANGES_NOTHING] = Field(
         5000,

@@ -1,7 +1,6 @@
 """Training on stored features of the frozen towers is the article's training, only faster."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 
 from benchmarks.vit_b32 import save_vit_b32
-from tests.small_channel import make_examples
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.clip.features import (
     FeatureStore,
@@ -22,11 +20,10 @@ from thumbtune.clip.features import (
     head_of,
     image_key,
     partitions_of,
-    precision_for,
 )
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import find_model
-from thumbtune.clip.towers import Layers, plan_of
+from thumbtune.clip.towers import plan_of
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import RecallEvaluator
 from thumbtune.learning.training import fine_tune
@@ -138,68 +135,6 @@ def test_the_plan_is_to_store_what_enters_the_first_trainable_layer() -> None:
     freeze(model, ["embeddings"])
     assert plan_of(model).depths is None
     assert "both towers train from their first layer" in plan_of(model).why
-
-
-def test_bfloat16_is_used_only_where_the_hardware_gains_by_it(
-    workspace: Workspace, examples: list[Example], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = SentenceTransformer(str(MODEL), device="cpu")
-    freeze(model, ["projection"])
-    trial = [row.model_copy(update={"split": "valid"}) for row in examples[:2]]
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
-    assert precision_for(workspace, model, trial, "float32") == ("float32", "")
-    assert precision_for(workspace, model, trial, "bfloat16") == ("bfloat16", "")
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True})
-    precision, why = precision_for(workspace, model, trial, "bfloat16")
-    assert (precision, why) == ("float32", "this hardware is no faster with bfloat16")
-
-
-def chosen_where_bfloat16_gives(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, change: Callable[[torch.Tensor], None]
-) -> tuple[str, str]:
-    """The precision that is chosen by eleven videos, on hardware that computes something else.
-
-    Args:
-        change: changes the pictures' features in place, shape (videos, width).
-    """
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_bf16": True})
-    trial = make_examples(workspace, 11)
-    model = SentenceTransformer(str(MODEL), device="cpu")
-    freeze(model, ["projection"])
-    head_of(workspace, model, trial, "bfloat16")
-    trunk = Layers(model, "image", 4, "bfloat16")
-    store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
-    features = store.read([image_key(row) for row in trial])
-    for file in (workspace.root / store.path).iterdir():
-        file.unlink()
-    matrix = torch.cat(list(features.values()))
-    change(matrix)
-    store.write(dict(zip(features, matrix.split(1), strict=True)))
-    return precision_for(workspace, model, trial, "bfloat16")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("noise", "chosen"), [(0.1, "float32"), (0.01, "bfloat16")])
-@pytest.mark.parametrize("seed", range(5))
-def test_bfloat16_is_refused_where_it_adds_noise_that_matters(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, noise: float, chosen: str, seed: int
-) -> None:
-    def add_noise(features: torch.Tensor) -> None:
-        torch.manual_seed(seed)
-        features += noise * features.std(dim=0) * torch.randn_like(features)
-
-    precision, why = chosen_where_bfloat16_gives(workspace, monkeypatch, add_noise)
-    assert precision == chosen
-    assert not why or re.match(r"bfloat16 moves embeddings by \d+% .* with 11 videos", why)
-
-
-def test_bfloat16_is_refused_where_one_video_overflows(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def overflow(features: torch.Tensor) -> None:
-        features[3, 0] = float("inf")
-
-    assert chosen_where_bfloat16_gives(workspace, monkeypatch, overflow)[0] == "float32"
 
 
 def test_features_of_another_precision_are_near_and_stored_apart(

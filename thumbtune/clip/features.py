@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Self
 from zipfile import BadZipFile
@@ -28,13 +29,15 @@ from tqdm import tqdm
 from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.clip.head import Head
 from thumbtune.clip.models import load_model, without_cycle
+from thumbtune.clip.quantised import quantised
 from thumbtune.clip.towers import (
+    Picture,
     Plan,
     Precision,
     Trunk,
     bytes_of,
-    gains_by_bfloat16,
     plan_of,
+    pools_once,
     trunk_of,
 )
 from thumbtune.clip.trainable import set_trainable
@@ -47,9 +50,6 @@ BATCH = 32  # inputs that pass through a tower together
 AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
 CHECKSUM = 32  # bytes, in hex
-TRIAL = 64  # videos on which bfloat16 is held against float32
-NOISE = 0.03  # that it may add to embeddings, of their spread; of ViT and text towers it is ~0.01
-WORST = 0.1  # the same, of a single video
 ONE_TOWER = threading.Lock()
 """A tower has all cores of its process already, and ViT-L/14 in four threads would take 7 GB."""
 
@@ -262,7 +262,7 @@ def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> None:
     """Run a frozen tower on what is not stored yet, and store it.
 
     Args:
-        inputs: key → title, or a function that decodes the picture.
+        inputs: key → title, or `Picture`.
     """
     keys = list(inputs)
     if trunk.kind == "text":  # titles of like length together: less padding
@@ -287,7 +287,7 @@ def _prepared(
 
     def prepare(batch: list[str]) -> dict[str, Any]:
         values = [inputs[key] for key in batch]
-        return trunk.prepare([value() if callable(value) else value for value in values])
+        return trunk.prepare([value(trunk.side) if callable(value) else value for value in values])
 
     with ThreadPoolExecutor(AHEAD) as pool:
         waiting = [pool.submit(prepare, batch) for batch in batches[:AHEAD]]
@@ -333,12 +333,18 @@ def head_of(
     model: SentenceTransformer,
     examples: Sequence[Example],
     precision: Precision = "float32",
+    of: Sequence[Example] = (),
 ) -> tuple[SentenceTransformer, Encoded]:
     """The trainable end of a model on stored features, or the model itself if it trains whole.
 
     The head shares its parameters with the model. What is not stored is encoded.
+
+    Args:
+        of: all videos of the channel, if not the examples: a tower is quantised by them.
     """
-    return head_on(workspace, model, _inputs(workspace, examples), precision)
+    inputs = inputs_of(workspace, examples)
+    calibration = inputs_of(workspace, of)["image"] if of else inputs["image"]
+    return head_on(workspace, model, inputs, precision, list(calibration.values()))
 
 
 def head_on(
@@ -346,11 +352,13 @@ def head_on(
     model: SentenceTransformer,
     inputs: Mapping[str, dict[str, Any]],
     precision: Precision,
+    calibration: Sequence[Picture],
 ) -> tuple[SentenceTransformer, Encoded]:
     """As `head_of`.
 
     Args:
-        inputs: kind → key → title, or a function that decodes the picture.
+        inputs: kind → key → title, or `Picture`.
+        calibration: what a tower is quantised by, if that is asked and was not done.
     """
     plan = plan_of(model)
     if not plan.stores_features:
@@ -361,7 +369,8 @@ def head_on(
     was_training = model.training
     model.eval()
     for kind in KINDS:
-        trunk = trunk_of(model, kind, plan, precision)
+        trunk = trunk_in(workspace, model, kind, precision, calibration)
+        trunk = trunk or trunk_of(model, kind, plan, "float32")
         store = FeatureStore(workspace, f"features/{trunk.fingerprint}")
         features[kind] = store.read(list(inputs[kind]))
         missing = {key: value for key, value in inputs[kind].items() if key not in features[kind]}
@@ -374,13 +383,31 @@ def head_on(
     return head, Encoded(plan=plan, precision=precision, encoded=encoded, reused=reused)
 
 
-def _inputs(workspace: Workspace, examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
-    """Kind → key → title, or a function that decodes the picture."""
+def trunk_in(
+    workspace: Workspace,
+    model: SentenceTransformer,
+    kind: Kind,
+    precision: Precision,
+    pictures: Sequence[Picture],
+) -> Trunk | None:
+    """The frozen part of one tower in a precision.
+
+    Args:
+        pictures: of the channel, by which a tower is quantised; None is returned if it must be and
+            there are none.
+    """
+    trunk = trunk_of(model, kind, plan_of(model), precision)
+    if precision != "int8" or kind == "text" or not pools_once(model, kind):
+        return trunk
+    return quantised(workspace, trunk, pictures)
+
+
+def inputs_of(workspace: Workspace, examples: Sequence[Example]) -> dict[str, dict[str, Any]]:
+    """Kind → key → title, or `Picture`."""
     titles = [title for example in examples for title in (example.title, example.title_neg)]
     return {
         "image": {
-            image_key(example): (lambda example=example: load_image(workspace, example))
-            for example in examples
+            image_key(example): partial(load_image, workspace, example) for example in examples
         },
         "text": {title_key(title): title for title in titles if title is not None},
     }
@@ -389,61 +416,6 @@ def _inputs(workspace: Workspace, examples: Sequence[Example]) -> dict[str, dict
 def reads_features(model: SentenceTransformer) -> bool:
     """Whether a model is fed with keys of features rather than with pictures and titles."""
     return isinstance(model[0], Head)
-
-
-def precision_for(
-    workspace: Workspace,
-    model: SentenceTransformer,
-    examples: Sequence[Example],
-    wanted: Precision,
-) -> tuple[Precision, str]:
-    """The precision to encode in, and why if it is not the wanted one.
-
-    bfloat16 must make the hardware faster, and with it the untouched model must embed `TRIAL`
-    pictures and titles nearly where it does with float32. (Whether Recall@k stays the same tells
-    little: of eleven videos it does in 44 % of trials with ten times the noise.)
-    """
-    if wanted == "float32" or not plan_of(model).stores_features:
-        return "float32", ""
-    if not gains_by_bfloat16(model.device):
-        return "float32", "this hardware is no faster with bfloat16"
-    trial = examples[:TRIAL]
-    exact, fast = (
-        _embedded(head_of(workspace, model, trial, precision)[0], trial)
-        for precision in ("float32", "bfloat16")
-    )
-    mean, worst = np.max([_noise(*pair) for pair in zip(exact, fast, strict=True)], axis=0)
-    if mean <= NOISE and worst <= WORST:  # NaN is neither
-        return "bfloat16", ""
-    return "float32", (
-        f"bfloat16 moves embeddings by {mean:.0%} of their spread, and by {worst:.0%} at worst, "
-        f"in a trial with {len(trial)} videos; {NOISE:.0%} and {WORST:.0%} are allowed"
-    )
-
-
-def _embedded(head: SentenceTransformer, examples: Sequence[Example]) -> list[NDArray[np.float32]]:
-    """Unit vectors of the pictures and of the titles, each shape (videos, dimensions)."""
-    keys = [image_key(row) for row in examples], [title_key(row.title) for row in examples]
-    return [head.encode(each, normalize_embeddings=True) for each in keys]
-
-
-def _noise(exact: NDArray[np.float32], fast: NDArray[np.float32]) -> tuple[float, float]:
-    """By how much of their spread vectors are moved, on average and at most."""
-    spread = np.linalg.norm(exact - exact.mean(axis=0), axis=1).mean()
-    moved = np.linalg.norm(fast - exact, axis=1) / max(spread, 1e-6)
-    return float(moved.mean()), float(moved.max())
-
-
-class ChosenPrecision(BaseModel):
-    """The precision that the towers are run in."""
-
-    model_config = ConfigDict(frozen=True)
-
-    precision: Precision
-
-    def is_whole(self, workspace: Workspace) -> bool:
-        """Always: it points to no file."""
-        return True
 
 
 def partitions_of(examples: Table, size: int) -> list[tuple[int, int]]:
@@ -468,12 +440,13 @@ def encode_partition(
         loaded = load_model(model, workspace)
         set_trainable(loaded, fragments)
         rows = workspace.read_table(examples, Example)
-        before = _inputs(workspace, rows[:start])
+        before = inputs_of(workspace, rows[:start])
         inputs = {
             kind: {key: value for key, value in values.items() if key not in before[kind]}
-            for kind, values in _inputs(workspace, rows[start:stop]).items()
+            for kind, values in inputs_of(workspace, rows[start:stop]).items()
         }
-        _, encoded = head_on(workspace, loaded, inputs, precision)
+        pictures = list(inputs_of(workspace, rows)["image"].values())
+        _, encoded = head_on(workspace, loaded, inputs, precision, pictures)
         return encoded
 
 

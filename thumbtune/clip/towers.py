@@ -6,10 +6,11 @@ once. Any other model is run once as a whole, up to its last maps.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, cast
 
 import torch
+from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
@@ -29,7 +30,14 @@ from thumbtune.clip.ends import (
 )
 from thumbtune.store.workspace import checksum
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
+"""Of a tower's matrix products. Titles take a small part of the time: in int8 they are run in
+float32."""
+
+
+Picture = Callable[[int | None], Image.Image]
+"""Decodes a picture, at a size at which its shorter side has so many pixels at least: the whole
+picture, or what a JPEG decoder gives in half the time."""
 
 
 class Plan(BaseModel):
@@ -176,6 +184,14 @@ class Trunk:
         the precision."""
         raise NotImplementedError
 
+    @property
+    def side(self) -> int | None:
+        """Pixels that the shorter side of its pictures must have; None: as they are.
+
+        What is stored in float32 is of whole pictures, as ever.
+        """
+        return None if self.precision == "float32" else side_of(self)
+
     def prepare(self, inputs: Sequence[Any]) -> dict[str, Any]:
         """Pictures or titles as the model's own processor makes them ready."""
         return cast(dict[str, Any], self.module.preprocess(list(inputs)))
@@ -188,6 +204,10 @@ class Trunk:
             return self._run(on_device(ready, self.device))
 
     def _run(self, ready: dict[str, Any]) -> list[Tensor]:
+        return list(self.pooled(ready).unsqueeze(1))
+
+    def pooled(self, ready: dict[str, Any]) -> Tensor:
+        """What a tower that is frozen as a whole gives, shape (inputs, width)."""
         raise NotImplementedError
 
 
@@ -217,7 +237,7 @@ class Layers(Trunk):
     def fingerprint(self) -> str:
         """As of any trunk; that of an older version of this program is the same."""
         parts: list[str | memoryview] = [self.kind, self.precision, self._preprocessing()]
-        parts.append(_computed(self.tower.config))
+        parts += [_computed(self.tower.config), *_reduced(self)]
         for module in [*self.embeddings, *self.layers]:
             parts += _weights(module)
         return checksum(f"{len(self.layers)} {self.keeps_sequence}", *parts)
@@ -228,15 +248,18 @@ class Layers(Trunk):
         return f"{_rules(self.module.tokenizer)} {self.module.max_seq_length}"
 
     def _run(self, ready: dict[str, Any]) -> list[Tensor]:
-        if self.kind == "image":
-            return self._run_images(ready["pixel_values"])
-        return self._run_titles(ready["input_ids"])
-
-    def _run_images(self, pixels: Tensor) -> list[Tensor]:
+        if self.kind == "text":
+            return self._run_titles(ready["input_ids"])
+        pixels = ready["pixel_values"]
         if not self.embeddings:
             return list(pixels.flatten(1, 2))
-        hidden = run_patches(self.embeddings, self.layers, pixels)
-        return list(hidden if self.keeps_sequence else hidden[:, :1])
+        if self.keeps_sequence:
+            return list(run_patches(self.embeddings, self.layers, pixels))
+        return super()._run(ready)
+
+    def pooled(self, ready: dict[str, Any]) -> Tensor:
+        """Of pictures."""
+        return run_patches(self.embeddings, self.layers, ready["pixel_values"])[:, 0]
 
     def _run_titles(self, ids: Tensor) -> list[Tensor]:
         ends = end_of_text(ids, self.tower.eos_token_id, isinstance(self.module.model, CLIPModel))
@@ -264,7 +287,7 @@ class WholeTower(Trunk):
     @property
     def fingerprint(self) -> str:
         """Of both towers, since they may share weights."""
-        parts: list[str | memoryview] = [self.kind, self.precision]
+        parts: list[str | memoryview] = [self.kind, self.precision, *_reduced(self)]
         for module in (part for each in self.modules for part in each.modules()):
             parts += _settings(module)
         own = parameters_of(part for end in self.ends.values() for part in end)
@@ -272,7 +295,8 @@ class WholeTower(Trunk):
             parts += _weights(module, own)
         return checksum("up to the last maps", *parts)
 
-    def _run(self, ready: dict[str, Any]) -> list[Tensor]:
+    def pooled(self, ready: dict[str, Any]) -> Tensor:
+        """Of pictures or titles."""
         end = self.ends[self.kind]
         hook = end.linear.register_forward_pre_hook(self._note)
         try:
@@ -282,7 +306,7 @@ class WholeTower(Trunk):
             hook.remove()
         pooled = self.seen if self.seen is not None else ready["sentence_embedding"]
         self.seen = None
-        return list((pooled.float() - self._bias(end)).unsqueeze(1))
+        return cast(Tensor, pooled).float() - self._bias(end)
 
     def _note(self, _: nn.Module, given: tuple[Tensor]) -> None:
         self.seen = given[0]
@@ -292,11 +316,31 @@ class WholeTower(Trunk):
         return 0.0 if bias is None else bias
 
 
+def side_of(trunk: Trunk) -> int | None:
+    """Pixels that the shorter side of a decoded picture must have: half as many again as the
+    processor makes of it, since what a decoder skips is coarser than what a resize leaves out."""
+    if trunk.kind == "text":
+        return None
+    processor = getattr(trunk.module, "processor", None)
+    size = getattr(getattr(processor, "image_processor", processor), "size", None) or {}
+    sides = [size[name] for name in ("shortest_edge", "height", "width") if name in size]
+    return 3 * max(sides) // 2 if sides else None
+
+
 def trunk_of(model: SentenceTransformer, kind: Kind, plan: Plan, precision: Precision) -> Trunk:
-    """The frozen part of one tower; nothing is frozen of a model that trains whole."""
+    """The frozen part of one tower, run by PyTorch; nothing is frozen of a model that trains whole.
+
+    Args:
+        precision: int8 is float32 here.
+    """
+    precision = "float32" if precision == "int8" else precision
     if plan.depths is None:
         return WholeTower(model, kind, precision)
     return Layers(model, kind, plan.depths[kind], precision)
+
+
+def _reduced(trunk: Trunk) -> list[str]:
+    return [] if trunk.side is None else [f"reduced to {trunk.side}"]
 
 
 def _weights(module: nn.Module, but: Iterable[int] = ()) -> list[str | memoryview]:

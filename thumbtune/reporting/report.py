@@ -343,12 +343,12 @@ def write_page(
     untouched: Evaluation,
     article: Evaluation | None,
     fine_tuned: Evaluation,
-    advice: str,
+    notes: list[str],
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model.
 
     Args:
-        advice: on the choice of the model, if there is any.
+        notes: what whoever reads the figures should know.
     """
     folder = trained.folder(workspace)
     rows = workspace.read_table(examples, Example)
@@ -357,7 +357,7 @@ def write_page(
     models = (plan, trained, untouched, article, fine_tuned)
     metrics = metrics_json(*models, funnel)
     leak = leakage(rows, parameters.split.method) if plan.method == "holdout" else None
-    notes = [note for note in (advice, leak) if note]
+    notes = [*notes, *([leak] if leak else [])]
     page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, notes)
     contents = {
         "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),

@@ -587,15 +587,16 @@ def _embed(workspace: Workspace, matcher: Matcher, entries: Sequence[Entry]) -> 
     A tower that trains in part keeps long features, worth it for the channel's pictures alone.
     """
 
-    def load(entry: Entry) -> Image.Image:
+    def load(entry: Entry, least: int | None = None) -> Image.Image:
         if not entry.digest:
             stored_picture(workspace, entry.image)
-        return load_cropped(entry.file(workspace), entry.crop)
+        return load_cropped(entry.file(workspace), entry.crop, least)
 
     foreign = any(entry.digest for entry in entries)
     if not foreign or pools_once(matcher.model, "image"):
         inputs = {"image": {e.key: partial(load, e) for e in entries}, "text": {}}
-        reader, _ = head_on(workspace, matcher.model, inputs, matcher.precision)
+        pictures = list(inputs["image"].values())
+        reader, _ = head_on(workspace, matcher.model, inputs, matcher.precision, pictures)
         if reads_features(reader):
             return unit_vectors(reader, [entry.key for entry in entries], 1024)
     parts = []

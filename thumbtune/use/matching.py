@@ -17,8 +17,9 @@ from sentence_transformers import SentenceTransformer
 
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.channel.source import last_part, short_name
-from thumbtune.clip.features import head_of, precision_for
+from thumbtune.clip.features import head_of
 from thumbtune.clip.models import find_model, load_clip
+from thumbtune.clip.precision import precision_for
 from thumbtune.clip.towers import Precision
 from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import (
@@ -40,7 +41,7 @@ from thumbtune.learning.evaluation import (
     embed_images,
     embed_titles,
 )
-from thumbtune.parameters import ThumbnailsParameters
+from thumbtune.parameters import ThumbnailsParameters, WantedPrecision
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Workspace
 from thumbtune.text.titles import is_blank, same_title
@@ -283,7 +284,7 @@ def _own_pairs(
     workspace: Workspace,
     examples: Sequence[Example],
     model: SentenceTransformer,
-    wanted: Precision,
+    wanted: WantedPrecision,
     unseen: Mapping[str, float | None],
 ) -> tuple[OwnPairs, Precision]:
     """What a title is held against, and the precision of its vectors.
@@ -291,7 +292,7 @@ def _own_pairs(
     Args:
         unseen: see `_unseen`.
     """
-    precision, _ = precision_for(workspace, model, examples, wanted)
+    precision = precision_for(workspace, model, examples, wanted).precision
     reader, _ = head_of(workspace, model, examples, precision)
     titles = list(dict.fromkeys(example.title for example in examples))
     place = {title: row for row, title in enumerate(titles)}
