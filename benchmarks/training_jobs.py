@@ -7,7 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 
 from thumbtune.clip.features import head_of
 from thumbtune.clip.freezing import freeze
+from thumbtune.clip.towers import Precision
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.learning.columns import training_dataset
 from thumbtune.learning.evaluation import RecallEvaluator
@@ -31,17 +32,20 @@ from thumbtune.sample.scenes import draw, random_scene
 from thumbtune.store.workspace import Workspace
 
 SEED = 42
+Job = Callable[[Workspace, SentenceTransformer, int, int], None]
 MEASURES = EvaluationParameters()
 
 
-def draw_channel(workspace: Workspace, videos: int) -> None:
-    """Thumbnails of 480x270 pixels, as a real channel's after the letterbox is cut."""
+def draw_channel(workspace: Workspace, videos: int, size: tuple[int, int] = (480, 270)) -> None:
+    """Thumbnails; of 480x270 pixels, as a real channel's after the letterbox is cut."""
     rng = random.Random(SEED)
     (workspace.root / "thumbnails").mkdir(exist_ok=True)
     titles = []
     for number in range(videos):
         scene = random_scene(rng)
-        draw(scene, rng).save(workspace.root / f"thumbnails/{number}.jpg", quality=90)
+        picture = draw(scene, rng)
+        picture = picture if picture.size == size else picture.resize(size)
+        picture.save(workspace.root / f"thumbnails/{number}.jpg", quality=90)
         titles.append(f"{title(scene, number, rng)} ({number})")
     (workspace.root / "titles.txt").write_text("\n".join(titles))
 
@@ -135,6 +139,26 @@ def floor(workspace: Workspace, model: SentenceTransformer, pairs: int, epochs: 
     model.encode([row.title for row in rows], show_progress_bar=False)
 
 
+def encode_in(precision: Precision) -> Job:
+    """What the encode-features task computes."""
+
+    def encode(workspace: Workspace, model: SentenceTransformer, pairs: int, epochs: int) -> None:
+        head_of(workspace, model, examples(workspace, pairs), precision)
+
+    return encode
+
+
+JOBS: dict[str, Job] = {
+    "article": article,
+    "cold": ours,
+    "warm": ours,
+    "floor": floor,
+    "float32": encode_in("float32"),
+    "bfloat16": encode_in("bfloat16"),
+    "int8": encode_in("int8"),
+}
+
+
 def measure(job: str, folder: Path, clip: Path, pairs: int, epochs: int) -> tuple[float, float]:
     """Seconds beyond loading the model, and the peak memory of this process in GB."""
     model = SentenceTransformer(str(clip))
@@ -142,9 +166,8 @@ def measure(job: str, folder: Path, clip: Path, pairs: int, epochs: int) -> tupl
     for parameter in model.parameters():
         parameter.sum()  # weights are mapped: read them before the clock starts
     gc.collect()
-    run = {"article": article, "cold": ours, "warm": ours, "floor": floor}[job]
     started = time.perf_counter()
-    run(Workspace.open(folder), model, pairs, epochs)
+    JOBS[job](Workspace.open(folder), model, pairs, epochs)
     seconds = time.perf_counter() - started
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes on macOS
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9

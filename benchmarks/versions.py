@@ -6,6 +6,7 @@ loaded in turn, by a new process each, from files that the system has just read.
 """
 
 import argparse
+import shutil
 import statistics
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     from thumbtune.clip.models import find_model, folder_of
     from thumbtune.store.workspace import Workspace
 
-    base = find_model(str(save_clip(folder / "clip", small=options.quick)))
+    base = find_model(str(save_base(folder / "clip", small=options.quick)))
     workspace = Workspace.open(folder / "workspace")
     sizes, seconds = [], []
     for number in range(1, options.versions + 1):
@@ -71,25 +72,12 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     )
 
 
-def save_clip(folder: Path, small: bool) -> Path:
+def save_base(folder: Path, small: bool) -> Path:
     """The bundled CLIP, or one of ViT-L/14's shape: 428 million parameters."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers import CLIPConfig, CLIPModel
-
+    from benchmarks.shapes import VIT_L_14, save_clip
     from thumbtune.sample import MODEL
 
-    model = SentenceTransformer(str(MODEL), device="cpu")
-    if not small:
-        text: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072}
-        text |= {"num_attention_heads": 12, "num_hidden_layers": 12}
-        vision: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 4096, "patch_size": 14}
-        vision |= {"num_attention_heads": 16, "num_hidden_layers": 24}
-        shape = CLIPConfig(text_config=text, vision_config=vision, projection_dim=768)
-        torch.manual_seed(0)
-        model[0].model = CLIPModel(shape)
-    model.save_pretrained(str(folder), create_model_card=False)
-    return folder
+    return shutil.copytree(MODEL, folder) if small else save_clip(folder, VIT_L_14)
 
 
 def keep(base: Any, workspace: Any, number: int, shared_with: Any) -> Any:

@@ -187,14 +187,15 @@ def test_auto_is_float32_for_few_pictures_and_loads_nothing(
 def test_auto_takes_what_is_fastest_tries_it_and_stays_with_it(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = make_examples(workspace, 120)
-    monkeypatch.setattr(precision, "PAYS", 100)
+    examples = make_examples(workspace, 80)
+    monkeypatch.setattr(precision, "PAYS", 60)
+    monkeypatch.setattr(precision, "TRIAL_BOUNDS", (20, 30))
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_vnni": True})
     seconds = {"float32": 4.0, "int8": 1.0}
     monkeypatch.setattr(precision, "_seconds", lambda *args: seconds[args[-1]])
     first = precision_for(workspace, sample(), examples, "auto")
     assert first.precision == "int8"
-    assert "in a trial with 64 videos; Recall@1, 5 and 10 there: " in first.told
+    assert "in a trial with 20 videos; Recall@1, 5 and 10 there: " in first.told
     head_of(workspace, sample(), examples, "int8")
     seconds["float32"] = 0.1
     again = precision_for(workspace, sample(), examples, "auto")
@@ -204,8 +205,8 @@ def test_auto_takes_what_is_fastest_tries_it_and_stays_with_it(
 def test_auto_stays_with_float32_where_nothing_is_faster(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = make_examples(workspace, 120)
-    monkeypatch.setattr(precision, "PAYS", 100)
+    examples = make_examples(workspace, 80)
+    monkeypatch.setattr(precision, "PAYS", 60)
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx2": True})
     assert precision_for(workspace, sample(), examples, "auto").precision == "float32"
     monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"avx512_vnni": True})

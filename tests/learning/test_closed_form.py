@@ -12,12 +12,12 @@ from sentence_transformers import SentenceTransformer
 
 from tests.small_channel import make_examples
 from tests.tiny_clip import save_tiny_clip
+from thumbtune.clip.ends import KINDS
 from thumbtune.clip.features import head_of
 from thumbtune.clip.freezing import freeze
-from thumbtune.clip.towers import KINDS
 from thumbtune.data.thumbnails import load_image
-from thumbtune.learning.candidates import Candidate, Pooled, begin, end_of, untouched_maps
-from thumbtune.learning.closed_form import ClosedForm, Moments, Whitened
+from thumbtune.learning.candidates import Candidate, Pooled, begin, end_of
+from thumbtune.learning.closed_form import ClosedForm, Moments, Whitened, maps_of
 from thumbtune.learning.full_batches import FullBatches, train_on_all
 from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Workspace
@@ -111,7 +111,7 @@ def test_the_saved_model_is_an_ordinary_clip_with_the_cosines_of_the_algebra(
     head, _ = head_of(workspace, model, rows)
     pooled = Pooled.of(head, rows)
     chosen = ClosedForm(ridge=0.3, prior=0.2)
-    maps = Whitened(pooled.moments, untouched_maps(end_of(head)).maps).solve(chosen)
+    maps = Whitened(pooled.moments, maps_of(end_of(head)).maps).solve(chosen)
     steps = FullBatches(steps=5, pace=0.01) if polished else None
     if steps:
         maps = train_on_all(maps, pooled.outputs, pooled.texts, steps)

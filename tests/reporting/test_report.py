@@ -147,7 +147,7 @@ def stored(workspace: Workspace, titles: list[str], recall: float = 0.75) -> tup
 
 @flow
 def reported(*arguments: Any) -> Report:
-    return Stages(arguments[0], refresh=False).run(write_report, *arguments)
+    return Stages(arguments[0], refresh=False).run(write_report, *arguments, ["int8 was tried."])
 
 
 def page(workspace: Workspace, misses: list[Miss]) -> str:
@@ -347,7 +347,7 @@ def test_the_parameter_table_names_parameters_as_the_command_line_does() -> None
     rows = {row["parameter"]: row["value"] for row in parameter_table(PARAMETERS)}
     assert rows["channel"] == "@tester"
     assert rows["training.epochs"] == "2"
-    assert rows["training.trainable"] == "projection"
+    assert rows["training.trainable"] == "auto"
     assert rows["publish.model_repo"] == "none"
     assert len(rows) == 6 + sum(
         len(stage) for stage in PARAMETERS.model_dump().values() if isinstance(stage, dict)
@@ -367,6 +367,7 @@ def test_a_report_lies_beside_its_model_in_whole_files(workspace: Workspace) -> 
     assert TrainParameters.model_validate_json((folder / "parameters.json").read_text()) == (
         PARAMETERS
     )
+    assert "int8 was tried." in (folder / "report.html").read_text()
     opened((folder / "loss_curve.png").read_bytes())
     opened((folder / "misses.jpg").read_bytes())
 

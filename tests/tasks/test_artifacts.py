@@ -43,7 +43,7 @@ def posting(*arguments: Any) -> tuple[str, int]:
     """Report and post, as the train flow does; the run's id and the number of cached steps."""
     workspace, parameters, funnel, _, *figures = arguments
     stages = Stages(workspace, refresh=False)
-    report = stages.run(write_report, *arguments)
+    report = stages.run(write_report, *arguments, [])
     work = {"videos": "3 answers fetched, 1 unchanged", "features": "5 encoded, 9 there"}
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
     return flow_run.id, stages.cached.total()
@@ -102,7 +102,13 @@ def test_every_run_posts_its_tables_and_pictures_also_from_the_cache(workspace: 
         {"stage": "features", "in this run": "5 encoded, 9 there"},
     ]
     assert json.loads(artifacts["trainable-parameters"]) == [
-        {"total": "1,000", "trainable": "10", "share": "1.00%", "names": "projection.weight"}
+        {
+            "total": "1,000",
+            "trainable": "10",
+            "share": "1.00%",
+            "why": "named",
+            "names": "projection.weight",
+        }
     ]
     assert {"parameter": "seed", "value": "42"} in json.loads(artifacts["parameters"])
     assert picture_in(artifacts["loss-curve"]).size == (1280, 512)
