@@ -8,7 +8,7 @@ One command for a machine with one, by itself: a CLIP of a real one's shape with
 - two processes: the sample channel trained by one and by two, with NCCL, and by how much their
   weights differ. It wants two GPUs.
 
-Prints markdown. `--quick` does the same with one layer on whatever is there, to see that it runs.
+Prints markdown. `--quick` does the first two with one layer on whatever is there, to see that they run.
 """
 
 import argparse
@@ -125,8 +125,8 @@ def two_processes(scratch: Path, quick: bool) -> str:
     """Whether two processes end with the weights of one, and how long each takes."""
     import torch
 
-    if not quick and torch.cuda.device_count() < 2:
-        return "\nTwo processes were not tried: NCCL wants a GPU for each, and one is here."
+    if quick or torch.cuda.device_count() < 2:
+        return "\nTwo processes were not tried: NCCL wants a GPU for each of them."
     took, models = [], []
     for processes in (1, 2):
         workspace = scratch / f"processes-{processes}"

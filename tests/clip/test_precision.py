@@ -105,12 +105,13 @@ def test_bfloat16_is_refused_where_one_video_overflows(
 
 
 def test_int8_is_nearly_float32_and_is_quantised_once(
-    workspace: Workspace, examples: list[Example]
+    workspace: Workspace, examples: list[Example], capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, keys = sample(), [image_key(row) for row in examples]
     exact = head_of(workspace, model, examples)[0].encode(keys, normalize_embeddings=True)
     head, encoded = head_of(workspace, model, examples, "int8")
     fast = head.encode(keys, normalize_embeddings=True)
+    assert capsys.readouterr().out == "", "no bars of NNCF's"
     assert not np.array_equal(exact, fast)
     assert (exact * fast).sum(axis=1).min() > 0.98
     assert encoded.encoded == {"image": 40, "text": 0}, "titles are those of float32"

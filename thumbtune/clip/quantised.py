@@ -5,6 +5,8 @@ quantised once. Its features are stored by the quantised file itself, since anot
 on other pictures, gives others.
 """
 
+import contextlib
+import io
 import json
 import logging
 import sys
@@ -118,7 +120,8 @@ def _quantise(exact: Trunk, pictures: Sequence[Any]) -> tuple[bytes, bytes]:
 
     nncf.set_log_level(logging.ERROR)
     pixels = exact.prepare(pictures)["pixel_values"]
-    with warnings.catch_warnings(), torch.no_grad():
+    unseen = contextlib.redirect_stdout(io.StringIO())  # NNCF draws bars there
+    with unseen, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of Python conditions that tracing takes as they are
         converted = openvino.convert_model(
             _OnPixels(exact), example_input=pixels[:2], input=[-1, *pixels.shape[1:]]
