@@ -8,7 +8,8 @@ One command for a machine with one, by itself: a CLIP of a real one's shape with
 - two processes: the sample channel trained by one and by two, with NCCL, and by how much their
   weights differ. It wants two GPUs.
 
-Prints markdown. `--quick` does the first two with one layer on whatever is there, to see that they run.
+Prints markdown. `--quick` does the first two with one layer on whatever is there, to see that they
+run.
 """
 
 import argparse

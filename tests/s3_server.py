@@ -1,13 +1,29 @@
 """An S3 on this machine: moto's server, reached by http as any other."""
 
 import logging
+import threading
 import uuid
 from collections import Counter
+from typing import Any
 
 import boto3
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else it prints each request
+
+ONE_WRITE = threading.Lock()
+put_object = S3Response.put_object
+
+
+def put_object_in_turn(self: S3Response) -> Any:
+    """S3 looks and writes at once where a write is to be the first; moto one after the other, so
+    two writers may both be told that they were."""
+    with ONE_WRITE:
+        return put_object(self)
+
+
+S3Response.put_object = put_object_in_turn
 
 
 class S3Server:
