@@ -68,6 +68,7 @@ def test_maps_that_change_nothing_are_added_where_there_is_none(kind: str, tmp_p
     assert set_trainable(model, AUTO) == trainable, "they are added once"
 
 
+@pytest.mark.compatibility
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_give_the_weights_of_the_full_forward(
     kind: str, tmp_path: Path, workspace: Workspace
@@ -94,6 +95,7 @@ def test_features_give_the_weights_of_the_full_forward(
         assert torch.norm(learned[1][name] - weight) <= 1e-4 * torch.norm(weight), name
 
 
+@pytest.mark.compatibility
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_saved_model_has_the_cosines_of_the_closed_form(
     kind: str, tmp_path: Path, workspace: Workspace

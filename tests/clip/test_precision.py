@@ -104,6 +104,7 @@ def test_bfloat16_is_refused_where_one_video_overflows(
     assert chosen_where_bfloat16_gives(workspace, monkeypatch, overflow).precision == "float32"
 
 
+@pytest.mark.compatibility
 def test_int8_is_nearly_float32_and_is_quantised_once(
     workspace: Workspace, examples: list[Example], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_run_in_int8_tells_of_the_trial_in_its_report(tmp_path: Path) -> None:
     assert "(int8)" in report or "float32 is used, since int8" in report
 
 
+@pytest.mark.compatibility
 def test_openvino_is_run_without_its_telemetry() -> None:
     """It would send an event to Google Analytics as soon as it is imported."""
     script = (

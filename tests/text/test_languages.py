@@ -34,6 +34,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.compatibility
 @pytest.mark.parametrize("language", sorted(OTHERS))
 def test_another_language_in_latin_letters_is_named(language: str) -> None:
     assert told_if_not_english(OTHERS[language]) == f"not English ({language}, by the look of it)"
