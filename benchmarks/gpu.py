@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-SHAPES = ("ViT-B/32", "ViT-L/14")
 NAMES = ("float32", "bfloat16", "float16")
 
 
@@ -37,12 +36,14 @@ def main() -> None:
     if options.quick:
         options.batch, options.batches = 4, 1
     sys.path.insert(0, str(ROOT))
+    from benchmarks.shapes import SHAPES
+
     device = device_or_exit(options.quick)
     with tempfile.TemporaryDirectory() as scratch:
         print("| shape | precision | pictures a second | GPU memory |")
         print("| --- | --- | ---: | ---: |")
         trainings = []
-        for shape in SHAPES[: 1 if options.quick else None]:
+        for shape in list(SHAPES)[: 1 if options.quick else None]:
             model = load(Path(scratch), shape, 1 if options.quick else None, device)
             for name in NAMES:
                 print(f"| {shape} | {name} | {encoded(model, name, options)} |", flush=True)
@@ -67,10 +68,9 @@ def load(scratch: Path, shape: str, layers: int | None, device: str) -> Any:
     """A CLIP of a shape on the device."""
     from sentence_transformers import SentenceTransformer
 
-    from benchmarks.shapes import VIT_B_32, VIT_L_14, save_clip
+    from benchmarks.shapes import save_clip
 
-    towers = {"ViT-B/32": VIT_B_32, "ViT-L/14": VIT_L_14}[shape]
-    folder = save_clip(scratch / shape.replace("/", "-"), towers, layers=layers)
+    folder = save_clip(scratch / shape.replace("/", "-"), shape, layers=layers)
     return SentenceTransformer(str(folder), device=device).eval()
 
 

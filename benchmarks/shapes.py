@@ -3,47 +3,47 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from sentence_transformers import SentenceTransformer
-from transformers import CLIPConfig, CLIPModel
-
-from thumbtune.sample import MODEL
-
-Towers = dict[str, dict[str, Any]]
-VIT_B_32: Towers = {"text_config": {}, "vision_config": {}}
-"""What transformers' CLIPConfig is by default."""
-VIT_L_14: Towers = {
-    "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
-    "vision_config": {
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_attention_heads": 16,
-        "num_hidden_layers": 24,
-        "patch_size": 14,
+SHAPES: dict[str, dict[str, Any]] = {
+    "ViT-B/32": {"text_config": {}, "vision_config": {}},
+    "ViT-L/14": {
+        "text_config": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+        "vision_config": {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_attention_heads": 16,
+            "num_hidden_layers": 24,
+            "patch_size": 14,
+        },
+        "projection_dim": 768,
     },
 }
-DIMENSIONS = {id(VIT_B_32): 512, id(VIT_L_14): 768}
+"""By what they differ from transformers' CLIPConfig, which is ViT-B/32's by default."""
 TOKENS = ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
 
 
-def save_clip(folder: Path, shape: Towers, seed: int = 0, layers: int | None = None) -> Path:
+def save_clip(folder: Path, shape: str, seed: int = 0, layers: int | None = None) -> Path:
     """Save a CLIP of a shape.
 
     It has the bundled CLIP's small vocabulary and pictures of 224 pixels.
 
     Args:
+        shape: one of `SHAPES`.
         layers: of each tower, if not as many as the shape has.
     """
+    import torch  # here, so that --help does not wait for it
+    from sentence_transformers import SentenceTransformer
+    from transformers import CLIPConfig, CLIPModel
+
+    from thumbtune.sample import MODEL
+
     model = SentenceTransformer(str(MODEL), device="cpu")
     module = model[0]
     small = module.model.config.text_config
     depth = {"num_hidden_layers": layers} if layers else {}
-    text = shape["text_config"] | {name: getattr(small, name) for name in TOKENS} | depth
-    config = CLIPConfig(
-        text_config=text,
-        vision_config=shape["vision_config"] | depth,
-        projection_dim=DIMENSIONS[id(shape)],
-    )
+    towers = SHAPES[shape]
+    text = towers["text_config"] | {name: getattr(small, name) for name in TOKENS} | depth
+    vision = towers["vision_config"] | depth
+    config = CLIPConfig(**towers | {"text_config": text, "vision_config": vision})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module.model = CLIPModel(config)

@@ -69,11 +69,11 @@ def print_table(options: argparse.Namespace) -> None:
 
 def prepare(folder: Path, pairs: int, layers: int | None) -> None:
     """Draw a channel and save a CLIP, as ViT-B/32 but for the number of layers if that is given."""
-    from benchmarks.shapes import VIT_B_32, save_clip
+    from benchmarks.shapes import save_clip
     from benchmarks.training_jobs import draw_channel
     from thumbtune.store.workspace import Workspace
 
-    save_clip(folder / "clip", VIT_B_32, layers=layers)
+    save_clip(folder / "clip", "ViT-B/32", layers=layers)
     draw_channel(Workspace.open(folder / "workspace"), pairs + NEW)
 
 

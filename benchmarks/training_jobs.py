@@ -1,4 +1,4 @@
-"""The jobs of benchmarks/training.py."""
+"""The jobs of benchmarks/training.py, encoding.py and gpu.py."""
 
 import gc
 import random

@@ -74,10 +74,10 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
 
 def save_base(folder: Path, small: bool) -> Path:
     """The bundled CLIP, or one of ViT-L/14's shape: 428 million parameters."""
-    from benchmarks.shapes import VIT_L_14, save_clip
+    from benchmarks.shapes import save_clip
     from thumbtune.sample import MODEL
 
-    return shutil.copytree(MODEL, folder) if small else save_clip(folder, VIT_L_14)
+    return shutil.copytree(MODEL, folder) if small else save_clip(folder, "ViT-L/14")
 
 
 def keep(base: Any, workspace: Any, number: int, shared_with: Any) -> Any:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 
-from benchmarks.shapes import VIT_B_32, save_clip
+from benchmarks.shapes import save_clip
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.clip.features import (
     FeatureStore,
@@ -103,7 +103,7 @@ def test_features_give_the_weights_and_metrics_of_the_full_forward(
 def test_features_give_the_weights_and_metrics_of_the_full_forward_of_a_vit_b_32(
     workspace: Workspace, examples: list[Example], tmp_path: Path
 ) -> None:
-    clip = save_clip(tmp_path / "clip", VIT_B_32)
+    clip = save_clip(tmp_path / "clip", "ViT-B/32")
     assert_equal_training(workspace, examples[18:34], ["projection"], epochs=2, clip=clip)
 
 

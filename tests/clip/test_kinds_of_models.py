@@ -18,10 +18,10 @@ from thumbtune.clip.features import head_of
 from thumbtune.clip.models import find_model, load_clip
 from thumbtune.clip.towers import plan_of
 from thumbtune.clip.trainable import set_trainable
-from thumbtune.data.thumbnails import load_image
+from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.flows.train_flow import train
 from thumbtune.learning.candidates import Candidate, Pooled, begin, end_of
-from thumbtune.learning.closed_form import ClosedForm, Whitened, maps_of
+from thumbtune.learning.closed_form import ClosedForm, Maps, Whitened, maps_of
 from thumbtune.learning.training import fine_tune
 from thumbtune.parameters import AUTO, EvaluationParameters, TrainingParameters
 from thumbtune.store.shared_files import Listing
@@ -38,6 +38,22 @@ def loaded(kind: str, folder: Path) -> SentenceTransformer:
 
 def trained(model: SentenceTransformer) -> dict[str, torch.Tensor]:
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
+
+def begun(
+    kind: str, folder: Path, workspace: Workspace, rows: list[Example]
+) -> tuple[SentenceTransformer, Pooled, Maps]:
+    """A model to which a closed form was done, saved at `saved`; what entered its maps before, and
+    the maps as the algebra has them."""
+    model = loaded(kind, folder)
+    set_trainable(model, AUTO)
+    head, _ = head_of(workspace, model, rows)
+    pooled, end = Pooled.of(head, rows), end_of(head)
+    chosen = ClosedForm(ridge=0.3, prior=0.2)
+    maps = Whitened(pooled.moments, maps_of(end).maps, end.lowered).solve(chosen)
+    begin(head, Candidate(name="it", start=chosen), rows)
+    model.save_pretrained(str(folder / "saved"), create_model_card=False)
+    return model, pooled, maps
 
 
 @pytest.mark.parametrize("kind", sorted(OWN_MAPS))
@@ -101,15 +117,7 @@ def test_the_saved_model_has_the_cosines_of_the_closed_form(
     kind: str, tmp_path: Path, workspace: Workspace
 ) -> None:
     rows = make_examples(workspace, 40)
-    model = loaded(kind, tmp_path)
-    set_trainable(model, AUTO)
-    head, _ = head_of(workspace, model, rows)
-    pooled, end = Pooled.of(head, rows), end_of(head)
-    chosen = ClosedForm(ridge=0.3, prior=0.2)
-    maps = Whitened(pooled.moments, maps_of(end).maps, end.lowered).solve(chosen)
-    begin(head, Candidate(name="it", start=chosen), rows)
-    model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
-
+    _, pooled, maps = begun(kind, tmp_path, workspace, rows)
     plain = SentenceTransformer(str(tmp_path / "saved"))
     titles = [row.title for row in rows[:12]]
     pictures = plain.encode([load_image(workspace, row) for row in rows[:12]])
@@ -125,12 +133,7 @@ def test_a_saved_model_goes_on_from_where_it_is(
 ) -> None:
     """A version is given as the model of another training: its maps are what is begun with."""
     rows = make_examples(workspace, 40)
-    model = loaded(kind, tmp_path)
-    set_trainable(model, AUTO)
-    head, _ = head_of(workspace, model, rows)
-    begin(head, Candidate(name="it", start=ClosedForm(ridge=0.3, prior=0.2)), rows)
-    model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
-
+    model, _, _ = begun(kind, tmp_path, workspace, rows)
     again = load_clip(find_model(str(tmp_path / "saved")))
     set_trainable(again, AUTO)
     head, encoded = head_of(workspace, again, rows)

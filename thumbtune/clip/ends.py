@@ -15,6 +15,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Router
 from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 from transformers import CLIPModel, MetaClip2Model
 
@@ -144,14 +145,6 @@ def embedded(model: SentenceTransformer, kind: Kind) -> Tensor:
     return model.encode(PROBES[kind], convert_to_tensor=True, show_progress_bar=False)
 
 
-def on_device(ready: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """What a processor made ready, where the model is."""
-    return {
-        name: value.to(device) if isinstance(value, Tensor) else value
-        for name, value in ready.items()
-    }
-
-
 def _found(model: SentenceTransformer) -> Ends | None:
     was_training = model.training
     model.eval()
@@ -173,7 +166,7 @@ def _end(model: SentenceTransformer, kind: Kind) -> End | None:
     watched = [part for part in first.modules() if isinstance(part, (nn.Linear, nn.LayerNorm))]
     hooks = [part.register_forward_hook(_noting(calls)) for part in watched]
     try:
-        ready = on_device(first.preprocess(PROBES[kind]), model.device)
+        ready = batch_to_device(first.preprocess(PROBES[kind]), model.device)
         vectors = first(ready).get("sentence_embedding")
     finally:
         for hook in hooks:

@@ -29,8 +29,8 @@ from thumbtune.store.workspace import Workspace
 
 TRIAL_SHARE = 0.1
 TRIAL_BOUNDS = (64, 256)
-"""A tenth of the videos, between these, are run in float32 too: with 256 of them a Recall@k that
-stays within `LOST` is known to 0.03 at most."""
+"""A tenth of the videos, between these, are run in float32 too; the standard error of a Recall@k of
+256 is 0.03 at most."""
 NOISE = 0.08
 """That a precision may add to embeddings, of their spread. Of bfloat16 it is ~0.01, of int8 0.06
 with a small CLIP. Drawn noise of 0.1 moved MRR by 0.001 on three channels, 0.2 by 0.002."""
@@ -44,7 +44,7 @@ PAYS = 300
 """Pictures to encode from which on `auto` looks for something faster. Quantising took 13 s with
 ViT-B/32, the time of 240 pictures, and 30 s with eight layers of ViT-L/14, that of 80."""
 TIMED = 16
-"""Pictures by which precisions are timed, as many as pass through a tower together at least."""
+"""Pictures by which precisions are timed, half a batch."""
 
 
 FASTER: tuple[Precision, ...] = ("int8", "bfloat16")

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import openvino
 
 CALIBRATION = 32
-"""Pictures whose activations are looked at; NNCF's own default is 300, which takes ten times as
-long and gives the same cosine, 0.9999."""
+"""Pictures whose activations are looked at; with so many the outputs of ViT-B/32's shape have a
+cosine of 0.9999 with those of float32."""
 BATCH = 4
 
 FILES = ("model.xml", "model.bin", "whole.json")
@@ -79,7 +79,7 @@ def quantised(workspace: Workspace, exact: Trunk, pictures: Sequence[Picture]) -
         exact: the tower in float32, frozen as a whole.
         pictures: functions that decode the channel's pictures.
     """
-    place = place_of(exact)
+    place = f"quantised/{exact.fingerprint}"
     if (kept := _kept(workspace, place)) is not None:
         return Quantised(exact, *kept)
     if not pictures:
@@ -91,16 +91,6 @@ def quantised(workspace: Workspace, exact: Trunk, pictures: Sequence[Picture]) -
     for name, content in zip(FILES, (*files, marks), strict=True):
         workspace.write(f"{place}/{name}", content)
     return Quantised(exact, *files)
-
-
-def place_of(exact: Trunk) -> str:
-    """Where in the workspace the quantised tower of frozen weights lies."""
-    return f"quantised/{exact.fingerprint}"
-
-
-def is_kept(workspace: Workspace, exact: Trunk) -> bool:
-    """Whether a tower was quantised already."""
-    return _kept(workspace, place_of(exact)) is not None
 
 
 def _kept(workspace: Workspace, place: str) -> tuple[bytes, bytes] | None:

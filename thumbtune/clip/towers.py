@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPTextConfig, PretrainedConfig, PreTrainedModel
 from transformers.masking_utils import create_causal_mask
@@ -26,7 +27,6 @@ from thumbtune.clip.ends import (
     behind,
     ends_of,
     is_clips,
-    on_device,
 )
 from thumbtune.store.workspace import checksum
 
@@ -201,7 +201,7 @@ class Trunk:
         """What enters the first trainable layer, one matrix (tokens, width) an input."""
         enabled = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            return self._run(on_device(ready, self.device))
+            return self._run(batch_to_device(ready, self.device))
 
     def _run(self, ready: dict[str, Any]) -> list[Tensor]:
         return list(self.pooled(ready).unsqueeze(1))
