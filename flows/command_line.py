@@ -6,15 +6,15 @@ What needs neither PyTorch nor Prefect is checked before they are imported, whic
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from thumbtune.arguments import parse_command_line
 from thumbtune.errors import VERBOSE, UserError
-from thumbtune.parameters import parse_command_line
 from thumbtune.text.escaping import for_terminal
 
 P = TypeVar("P", bound=BaseModel)
@@ -28,41 +28,58 @@ NO_SERVER = "Failed to reach API at "
 """How Prefect says, in a RuntimeError, that PREFECT_API_URL leads to no server."""
 
 
-def tell_mistakes(model: type[P], check: Callable[[P], None] | None = None) -> None:
-    """End this process with a message if its arguments cannot lead to a run.
+Arguments = Sequence[str] | None
+"""Words of a command line; None for those of this process."""
+Given = Mapping[str, Any] | None
+"""Parameters that stand before all arguments."""
+
+
+def tell_mistakes(
+    model: type[P],
+    check: Callable[[P], None] | None = None,
+    arguments: Arguments = None,
+    program: str | None = None,
+    given: Given = None,
+) -> P:
+    """The parameters; ends this process with a message if they cannot lead to a run.
 
     Args:
         model: what the arguments are read as.
         check: raises a `UserError` for what can be known before Prefect starts.
+        program: what its help calls it.
     """
     sys.excepthook = _say_when_interrupted  # the imports that follow take seconds
-    parameters = read_arguments(model)
-    if FLAG not in sys.argv and is_quiet():
+    parameters = read_arguments(model, arguments, given, program)
+    if FLAG not in _words(arguments) and is_quiet():
         os.environ[CONSOLE_LEVEL] = QUIET  # for Prefect, which is imported soon
     if check and (code := exit_code(lambda: check(parameters))):
         sys.exit(code)
+    return parameters
 
 
 def run_script(
-    model: type[P], run: Callable[[P], None], arguments: Sequence[str] | None = None
+    model: type[P], run: Callable[[P], None], arguments: Arguments = None, given: Given = None
 ) -> int:
     """Read the arguments and run; the exit code.
 
     With `--verbose` all that Prefect logs is shown, and the tracebacks of a user's errors.
     """
-    parameters = read_arguments(model, arguments)
-    if FLAG not in _given(arguments):
+    parameters = read_arguments(model, arguments, given)
+    if FLAG not in _words(arguments):
         return exit_code(lambda: run(parameters))
     with verbose():
         return exit_code(lambda: run(parameters))
 
 
-def read_arguments(model: type[P], arguments: Sequence[str] | None = None) -> P:
+def read_arguments(
+    model: type[P], arguments: Arguments = None, given: Given = None, program: str | None = None
+) -> P:
     """The parameters that arguments name; exits with code 2 where they are wrong."""
-    return parse_command_line(model, [word for word in _given(arguments) if word != FLAG])
+    words = [word for word in _words(arguments) if word != FLAG]
+    return parse_command_line(model, words, program, given)
 
 
-def _given(arguments: Sequence[str] | None) -> Sequence[str]:
+def _words(arguments: Arguments) -> Sequence[str]:
     return sys.argv[1:] if arguments is None else arguments
 
 

@@ -6,6 +6,7 @@ That is a setting of the machine and not a parameter of the run, so the environm
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from prefect.context import FlowRunContext
@@ -63,8 +64,10 @@ def task_runner_of_this_machine() -> TaskRunner[Any]:
 
 
 @contextmanager
-def on_the_command_line() -> Iterator[None]:
+def on_the_command_line() -> Iterator[Path | None]:
     """Prefect as a script needs it that runs a flow, mostly with a server of its own.
+
+    Gives the file of the run's log, if it has one.
 
     Raises:
         TaskRunnerSettingError: a wrong setting shows here, before Prefect starts.
@@ -74,8 +77,8 @@ def on_the_command_line() -> Iterator[None]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,  # 20 are too few on a busy machine
     }
-    with temporary_settings(settings), quiet_console():
-        yield
+    with temporary_settings(settings), quiet_console() as log:
+        yield log
 
 
 def _dask() -> TaskRunner[Any]:

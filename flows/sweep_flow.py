@@ -1,18 +1,15 @@
 """The search for hyperparameters, on features that are encoded once.
 
-Run it as `python flows/sweep_flow.py --channel @handle`, from the Prefect UI, or on a schedule.
+Run it as `thumbtune sweep @handle` or `python flows/sweep_flow.py @handle`, from the Prefect UI,
+or on a schedule.
 """
 
 if __name__ == "__main__":
-    from thumbtune.channel.preflight import check_search
-    from thumbtune.flows.command_line import tell_mistakes
-    from thumbtune.parameters import SweepParameters
-    from thumbtune.tasks.secret_blocks import read_secret_early
+    from thumbtune.flows.early import begin
 
-    tell_mistakes(SweepParameters, lambda asked: check_search(asked, read_secret_early))
+    begin("sweep")
 
 import sys
-from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
 from pydantic import BaseModel
@@ -20,7 +17,7 @@ from pydantic import BaseModel
 from thumbtune.channel.lookup import identify
 from thumbtune.channel.preflight import check_search
 from thumbtune.commands import train_command
-from thumbtune.flows.command_line import run_script
+from thumbtune.flows.command_line import Arguments, Given, run_script
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line
 from thumbtune.flows.train_flow import (
     begun_again_on_damage,
@@ -78,7 +75,7 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     stages = Stages(workspace, parameters.refresh)
     compares_titles = parameters.negatives.method != "given"  # some trials do
     model, text_model = find_models(parameters, stages, compares_titles)
-    funnel, _, examples, _ = collect(workspace, parameters, stages, text_model)
+    funnel, _, _, examples, _ = collect(workspace, parameters, stages, model, text_model)
 
     precision = encode(workspace, model, examples, parameters, stages)[0].precision
     examples = paired_by_clip(workspace, model, examples, parameters, precision, stages)
@@ -99,9 +96,9 @@ def search_and_compare(workspace: Workspace, parameters: SweepParameters) -> Swe
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Arguments = None, given: Given = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
-    return run_script(SweepParameters, sweep_and_tell, arguments)
+    return run_script(SweepParameters, sweep_and_tell, arguments, given)
 
 
 def sweep_and_tell(parameters: SweepParameters) -> None:

@@ -1,15 +1,13 @@
 """The main flow: from a channel to a fine-tuned, measured and reported CLIP.
 
-Run it as `python flows/train_flow.py --channel @handle`, from the Prefect UI, or on a schedule.
+Run it as `thumbtune train @handle` or `python flows/train_flow.py @handle`, from the Prefect UI,
+or on a schedule.
 """
 
 if __name__ == "__main__":
-    from thumbtune.channel.preflight import check_training
-    from thumbtune.flows.command_line import tell_mistakes
-    from thumbtune.parameters import TrainParameters
-    from thumbtune.tasks.secret_blocks import read_secret_early
+    from thumbtune.flows.early import begin
 
-    tell_mistakes(TrainParameters, lambda asked: check_training(asked, read_secret_early))
+    begin("train")
 
 import sys
 from collections.abc import Callable, Sequence
@@ -22,14 +20,15 @@ from thumbtune.channel.listing import Video
 from thumbtune.channel.lookup import identify
 from thumbtune.channel.preflight import check_training
 from thumbtune.channel.registry import Decision, Registry, Version
-from thumbtune.channel.videos import end_listing, listed_as
+from thumbtune.channel.videos import VideoList, end_listing, listed_as
 from thumbtune.clip.features import add_up, partitions_of
 from thumbtune.clip.models import folder_of, remember_folder
 from thumbtune.clip.precision import ChosenPrecision
 from thumbtune.clip.towers import Precision
 from thumbtune.data.assignments import assigned_before, keep_assigned
 from thumbtune.data.thumbnails import DamagedThumbnailError, ThumbnailBatch, remove_damaged
-from thumbtune.flows.command_line import run_script
+from thumbtune.flows import finished
+from thumbtune.flows.command_line import Arguments, Given, run_script
 from thumbtune.flows.next_steps import next_steps
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line, with_a_gpu_each
 from thumbtune.learning.choosing import Plan
@@ -62,6 +61,7 @@ from thumbtune.tasks.fetch_thumbnails import fetch_thumbnails
 from thumbtune.tasks.fetch_videos import fetch_videos
 from thumbtune.tasks.find_near_duplicates import find_near_duplicates
 from thumbtune.tasks.index_thumbnails import index_thumbnails
+from thumbtune.tasks.look_ahead import look_ahead
 from thumbtune.tasks.mine_by_clip import mine_by_clip
 from thumbtune.tasks.mine_negatives import mine_negatives
 from thumbtune.tasks.notifications import notify_failure, notify_verdict
@@ -178,7 +178,9 @@ def train_and_promote(
     compares = any(negatives.compares_titles for negatives in mined)
     model, text_model = find_models(parameters, stages, compares)
     remember_folder(model, workspace)
-    funnel, videos, examples, work = collect(workspace, parameters, stages, text_model)
+    funnel, videos, batches, examples, work = collect(
+        workspace, parameters, stages, model, text_model
+    )
 
     advice = stages.run(check_language, workspace, model, examples).told
     if advice:
@@ -228,6 +230,9 @@ def train_and_promote(
         publish(workspace, parameters.publish, trained, examples)
 
     get_run_logger().info("%s %s", left_out(funnel), stages.summary())
+    written = {f"{report.folder}/{name}": content for name, content in report.files.items()}
+    rests_on = (videos, batches, examples, trained.model, written)
+    finished.keep(registry, finished.Finished.of(registry, parameters, *rests_on))
     return TrainRun(
         model=str(folder_of(trained.model, workspace)),
         report=str(workspace.place(f"{report.folder}/report.html")),
@@ -296,12 +301,14 @@ def collect(
     workspace: Workspace,
     parameters: TrainParameters,
     stages: Stages,
+    model: ModelReference,
     text_model: ModelReference | None,
-) -> tuple[list[FunnelStage], Table, Table, dict[str, str]]:
+) -> tuple[list[FunnelStage], VideoList, list[ThumbnailBatch], Table, dict[str, str]]:
     """From the channel to a table of `Example`: videos, splits, negatives and thumbnails.
 
     Returns:
-        The funnel, the videos, the examples, and stage → what this run had to do for it.
+        The funnel, the videos, their thumbnails, the examples, and stage → what this run had to do
+        for it.
     """
     hours = parameters.videos.expiration_hours
     source, channel = parameters.source, parameters.channel
@@ -312,6 +319,8 @@ def collect(
         fetch_videos, workspace, *asked, will_do=lambda known: known.is_younger_than(hours)
     )
     end_listing(workspace, *asked)
+    listed = (videos.work or "listed now") if stages.was_made(videos) else "listed before"
+    look_ahead(workspace, videos, listed, model, parameters.refresh)
     batches = stages.map(fetch_thumbnails, thumbnail_calls(workspace, videos, parameters))
     fetched = ThumbnailBatch.joined(batches)
     looks = stages.run(
@@ -330,7 +339,7 @@ def collect(
         "videos": (videos.work or "listed") if stages.was_made(videos) else NOTHING,
         "thumbnails": f"{downloaded} of {pairs.rows} downloaded",
     }
-    return funnel, videos, examples, work
+    return funnel, videos, batches, examples, work
 
 
 def negatives_within(parameters: TrainParameters, videos: int) -> NegativesParameters:
@@ -496,19 +505,30 @@ def index(workspace: Workspace, champion: Version, examples: Table, needed: bool
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Arguments = None, given: Given = None) -> int:
     """Run the flow from the command line; 0 if it finished."""
-    return run_script(TrainParameters, train_and_tell, arguments)
+    return run_script(TrainParameters, train_and_tell, arguments, given)
 
 
 def train_and_tell(parameters: TrainParameters) -> None:
     """Run the flow and print what came of it."""
-    with on_the_command_line():
+    with on_the_command_line() as log:
         run: TrainRun = train(**dict(parameters))
-    told = [f"\n{figures_told(run)}\nRecipe: {run.recipe}"]
-    told += [f"Model:  {run.model}\nReport: {run.report}"]
-    told += [f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}\n{run.stages}"]
-    print(for_terminal("\n".join([*told, "", next_steps(parameters)])))
+    told, steps = summary(run), next_steps(parameters)
+    finished.keep_told(parameters, f"{told}\n\n{steps}")
+    now = f"{run.stages}\nLog:    {log}" if log else run.stages
+    print(for_terminal(f"\n{told}\n{now}\n\n{steps}"))
+
+
+def summary(run: TrainRun) -> str:
+    """What came of a run, in a few lines."""
+    return "\n".join(
+        [
+            f"{figures_told(run)}\nRecipe: {run.recipe}",
+            f"Model:  {run.model}\nReport: {run.report}",
+            f"Version {run.verdict.version} {run.verdict.why}\n{run.left_out}",
+        ]
+    )
 
 
 ON = {"test": "on test", OUT_OF_FOLD: "of all videos, each out of its fold"}

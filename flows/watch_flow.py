@@ -1,17 +1,15 @@
 """The watch: start training where a channel has enough new videos.
 
-Run it on a schedule (prefect.yaml), or as `python flows/watch_flow.py --start here` from cron.
+Run it on a schedule (prefect.yaml), or as `thumbtune watch --start here` from cron.
 """
 
 if __name__ == "__main__":
-    from thumbtune.flows.command_line import tell_mistakes
-    from thumbtune.parameters import WatchParameters
+    from thumbtune.flows.early import begin
 
-    tell_mistakes(WatchParameters)
+    begin("watch")
 
 import gc
 import sys
-from collections.abc import Sequence
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
@@ -20,7 +18,7 @@ from thumbtune.channel.lookup import identify
 from thumbtune.channel.news import News, read_channels, with_fresh_list
 from thumbtune.channel.registry import Registry
 from thumbtune.errors import UserError
-from thumbtune.flows.command_line import run_script
+from thumbtune.flows.command_line import Arguments, Given, run_script
 from thumbtune.flows.runners import on_the_command_line
 from thumbtune.parameters import TrainParameters, WatchParameters, takes
 from thumbtune.store.disk import disk_errors_explained
@@ -109,9 +107,9 @@ def index_videos(workspace: Workspace, parameters: TrainParameters, videos: Tabl
         index_thumbnails(workspace, champion, entries_of(workspace, videos, batches))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Arguments = None, given: Given = None) -> int:
     """Run the flow from the command line; 0 if every channel was watched."""
-    return run_script(WatchParameters, watch_all, arguments)
+    return run_script(WatchParameters, watch_all, arguments, given)
 
 
 def watch_all(options: WatchParameters) -> None:

@@ -9,6 +9,7 @@ from prefect.logging import get_run_logger
 from thumbtune.channel.listing import Video
 from thumbtune.data.thumbnails import ThumbnailBatch, ThumbnailStore
 from thumbtune.parameters import ThumbnailsParameters
+from thumbtune.progress import progress
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.caching import content_key
 
@@ -31,8 +32,12 @@ def fetch_thumbnails(
         refresh: download again what is in the workspace.
     """
     store = ThumbnailStore(workspace, parameters, refresh)
-    with store.session, store.once, ThreadPoolExecutor(parameters.concurrency) as pool:
-        thumbnails = list(pool.map(store.get, videos))
+    thumbnails = []
+    shown = progress("Thumbnails", len(videos))
+    with store.session, store.once, ThreadPoolExecutor(parameters.concurrency) as pool, shown as on:
+        for thumbnail in pool.map(store.get, videos):
+            thumbnails.append(thumbnail)
+            on(1)
     usable = sum(thumbnail.image is not None for thumbnail in thumbnails)
     get_run_logger().info(
         "Thumbnails: %d of %d usable, %d downloaded", usable, len(videos), len(store.downloaded)

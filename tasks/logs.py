@@ -96,13 +96,14 @@ class RunLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log a record as the run's, or as it would be without this handler."""
-        if run := _run_logger():
+        if run := run_logger():
             run.log(record.levelno, "%s", record.getMessage(), exc_info=record.exc_info)
         else:
             logging.getLogger().handle(record)
 
 
-def _run_logger() -> "logging.Logger | logging.LoggerAdapter[Any] | None":
+def run_logger() -> "logging.Logger | logging.LoggerAdapter[Any] | None":
+    """The log of the run that this code works for; None if there is none."""
     if "prefect" not in sys.modules:  # so nothing runs
         return None
     from prefect.exceptions import MissingContextError

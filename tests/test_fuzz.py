@@ -20,6 +20,7 @@ from werkzeug import Response
 
 from tests.small_channel import add_version
 from tests.youtube_server import YouTubeServer, make_video
+from thumbtune.arguments import parse_command_line
 from thumbtune.channel.listing import Video
 from thumbtune.channel.news import ChannelsFileError, Memory, read_channels
 from thumbtune.channel.quota import Spent
@@ -34,7 +35,7 @@ from thumbtune.clip.features import FeatureStore
 from thumbtune.data import thumbnails
 from thumbtune.data.thumbnails import ThumbnailStore
 from thumbtune.errors import SourceError
-from thumbtune.parameters import ThumbnailsParameters, TrainParameters, parse_command_line
+from thumbtune.parameters import ThumbnailsParameters, TrainParameters
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import Stages, content_key
 

@@ -16,10 +16,11 @@ from tests.documentation import ROOT
 TOP_LEVEL = {"thumbtune": "thumbtune", "flows": "thumbtune.flows", "tasks": "thumbtune.tasks"}
 TOP_LEVEL |= {"sample": "thumbtune.sample"}
 FLOORS = (
-    ("errors", "text", "sample", "commands", "metrics"),
+    ("errors", "text", "sample", "commands", "metrics", "progress"),
     ("names", "extras"),
     ("store", "hub"),
     ("parameters",),
+    ("arguments",),
     ("channel",),
     ("data",),
     ("clip",),
@@ -32,7 +33,16 @@ FLOORS = (
 """From the ground up. A part may import those of floors below, and itself."""
 
 FLOOR = {part: number for number, floor in enumerate(FLOORS) for part in floor}
-NO_STEP = {"artifacts", "caching", "logs", "notifications", "retries", "secret_blocks", "__init__"}
+NO_STEP = {
+    "artifacts",
+    "caching",
+    "logs",
+    "notifications",
+    "progress",
+    "retries",
+    "secret_blocks",
+    "__init__",
+}
 """What stands beside the steps in tasks/."""
 
 LIBRARY = [part for part in FLOOR if part not in ("tasks", "flows", "app")]

@@ -9,13 +9,13 @@ import yaml
 from pydantic import ValidationError
 
 from docs.parameters import page
+from thumbtune.arguments import parse_command_line
 from thumbtune.channel.news import read_channels
 from thumbtune.flows.train_flow import train
 from thumbtune.parameters import (
     SweepParameters,
     TrainParameters,
     WatchParameters,
-    parse_command_line,
 )
 
 ROOT = Path(__file__).parent.parent

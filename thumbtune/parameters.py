@@ -5,15 +5,11 @@ in the Prefect UI, and the `parameters:` block of prefect.yaml. Secrets are neve
 Prefect stores parameters as plain text: see `thumbtune.channel.secrets`.
 """
 
-import argparse
-import difflib
 import inspect
-import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -24,14 +20,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from thumbtune.commands import DEFAULT_WORKSPACE
 from thumbtune.errors import ParametersError, SourceError, problems_of
 from thumbtune.metrics import DECIDING, PRIMARY
 from thumbtune.names.sources import Spelled, source_named, source_names, usable_sources
 from thumbtune.store.storage import checked_location
-from thumbtune.text.escaping import for_terminal
 
 if TYPE_CHECKING:
     SourceName = str
@@ -608,111 +602,6 @@ class SweepParameters(TrainParameters):
 
 
 P = TypeVar("P", bound=BaseModel)
-
-SHOWN = 10
-"""So many wrong arguments are told at once."""
-
-
-def parse_command_line(model: type[P], arguments: Sequence[str] | None = None) -> P:
-    """Read parameters from command-line arguments such as `--training.epochs 3`.
-
-    `--parameters FILE` reads a JSON file of parameters first; other arguments go before it.
-    Exits with code 2 and a line for each wrong argument.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--parameters", type=Path)
-    try:
-        file, rest = parser.parse_known_args(given)
-        parsed: Any = CliApp.run(
-            _command_line(model), cli_args=rest, **_read(file.parameters, model)
-        )
-    except ValidationError as error:
-        _exit([f"--{field}: {said}" if field else said for field, said in problems_of(error)])
-    except (SettingsError, argparse.ArgumentError) as error:
-        _exit(_told(str(error).removeprefix("error parsing CLI: "), model))
-    return model.model_validate(parsed.model_dump())
-
-
-def _exit(lines: Sequence[str]) -> NoReturn:
-    shown = list(lines[:SHOWN])
-    if len(lines) > SHOWN:
-        shown.append(f"{len(lines) - SHOWN} more are wrong. --help lists every parameter.")
-    print(for_terminal("\n".join(shown)), file=sys.stderr)
-    sys.exit(2)
-
-
-def _told(said: str, model: type[BaseModel]) -> list[str]:
-    """What argparse found, with the nearest option for each that does not exist."""
-    unknown = said.removeprefix("unrecognized arguments: ")
-    if unknown == said:
-        return [f"{said.removeprefix('argument ')}. --help lists every parameter."]
-    words = unknown.split(" ")
-    options = [word.partition("=")[0] for word in words if word.startswith("-")]
-    if not options:
-        return [f"{said}. Each value follows its option, as in --channel @handle."]
-    return [f"unrecognized arguments: {option}. {_nearest(option, model)}" for option in options]
-
-
-def _nearest(option: str, model: type[BaseModel]) -> str:
-    """The options that somebody may have meant; a stage's name is easily left out."""
-    names = list(_options(model))
-    last = {name: f"--{name.rpartition('.')[2]}" for name in names}
-    likely = difflib.get_close_matches(option, names, n=1, cutoff=0.75)
-    likely += [name for name in names if difflib.get_close_matches(option, [last[name]], 1, 0.75)]
-    meant = list(dict.fromkeys(likely))[:3]
-    return f"Did you mean {' or '.join(meant)}?" if meant else "--help lists every parameter."
-
-
-def _options(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _options(kind, f"{prefix}{name}.")
-            continue
-        yield f"--{prefix}{name}"
-        if kind is bool:
-            yield f"--no-{prefix}{name}"
-
-
-def _command_line(model: type[BaseModel]) -> Any:
-    class CommandLine(BaseSettings, model):  # type: ignore[valid-type, misc]
-        model_config = SettingsConfigDict(
-            extra="forbid",
-            cli_prog_name=Path(sys.argv[0]).name,
-            cli_implicit_flags=True,
-            cli_avoid_json=True,
-            cli_hide_none_type=True,
-            cli_exit_on_error=False,
-            nested_model_default_partial_update=True,
-        )
-
-        @classmethod
-        def settings_customise_sources(cls, *args: Any, **sources: Any) -> tuple[Any, ...]:
-            """No environment: a variable MODEL or SOURCE means something else."""
-            return (sources["init_settings"],)
-
-    CommandLine.__doc__ = (
-        f"{inspect.getdoc(model)} --parameters FILE reads them from a JSON file first, such as the "
-        "best_parameters.json of a sweep. --verbose shows Prefect's log and the tracebacks of "
-        "errors."
-    )
-    return CommandLine
-
-
-def _read(file: Path | None, model: type[BaseModel]) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        _exit([f"--parameters: {file} cannot be read as JSON: {error}"])
-    if not isinstance(content, dict):
-        _exit([f"--parameters: {file} holds no JSON object of parameters."])
-    if unknown := [name for name in content if name not in model.model_fields]:
-        # CliApp.run has parameters of its own that it would take them for
-        _exit([f"--{name}: Extra inputs are not permitted (in {file})" for name in unknown])
-    return content
 
 
 def made_of(model: type[P], values: Mapping[str, Any]) -> P:

@@ -16,6 +16,7 @@ from PIL import Image
 from prefect import flow
 
 from tests.flows.test_train_flow import posted_artifacts
+from thumbtune.arguments import parse_command_line
 from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.sweep_flow import SweepRun, main, sweep
@@ -25,7 +26,7 @@ from thumbtune.learning.recipes import RecipeTrainer, Sweep, Trial
 from thumbtune.learning.sweep import FOLDS, folds_for, folds_of, suggest
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters
-from thumbtune.parameters import SearchParameters, TrainParameters, parse_command_line
+from thumbtune.parameters import SearchParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.search_hyperparameters import search_hyperparameters

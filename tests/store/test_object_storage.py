@@ -22,13 +22,14 @@ from tests.data.test_thumbnails import encoded, picture
 from tests.s3_server import S3Server
 from tests.small_channel import add_version
 from thumbtune.app.cli import app
+from thumbtune.arguments import parse_command_line
 from thumbtune.channel.registry import Registry
 from thumbtune.clip.features import FeatureStore
 from thumbtune.clip.models import ModelNotFoundError, folder_of
 from thumbtune.clip.shards import FROZEN, OWN
 from thumbtune.errors import ParametersError
 from thumbtune.flows.train_flow import train
-from thumbtune.parameters import TrainParameters, parse_command_line
+from thumbtune.parameters import TrainParameters
 from thumbtune.reporting.report import Report
 from thumbtune.store.storage import WorkspaceError
 from thumbtune.store.workspace import OutsideWorkspaceError, Table, Workspace

@@ -11,10 +11,11 @@ from sentence_transformers import SentenceTransformer
 
 from tests.data.test_thumbnails import encoded, picture
 from tests.small_channel import add_version, picture_of
+from thumbtune.arguments import parse_command_line
 from thumbtune.channel.registry import Registry, UnknownChannelError, Version, find_registry
 from thumbtune.clip.models import folder_of
 from thumbtune.data.thumbnails import Example, load_image
-from thumbtune.parameters import TrainParameters, parse_command_line
+from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.champion import Champion, open_champion
 from thumbtune.use.indexing import LibraryError, index_channel

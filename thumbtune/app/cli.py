@@ -1,9 +1,10 @@
-"""The command line `thumbtune`, for who uses the models of a channel.
+"""The command line `thumbtune`: from a channel's first training to the use of its models.
 
-`match` tells how well titles fit a thumbnail, `search` finds thumbnails by words or by a picture,
-`index` prepares a folder for it; `web` does both on a page; `models` and `rollback` are about which
-model is in use, `shrink` about the disk. No command needs a Prefect server. torch is imported where
-it is needed, since that takes seconds.
+`train`, `sweep` and `watch` run the flows, `demo` the first of them on what is bundled. `match`
+tells how well titles fit a thumbnail, `search` finds thumbnails by words or by a picture, `index`
+prepares a folder for it; `web` does both on a page. `models`, `runs` and `rollback` are about which
+model is in use, `shrink` about the disk, `doctor` about this machine. torch and Prefect are
+imported where they are needed, since that takes seconds.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +30,26 @@ if TYPE_CHECKING:
     from thumbtune.store.workspace import Workspace
     from thumbtune.use.matching import Fit, Matcher
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(no_args_is_help=True)
+TRAIN, USE, VERSIONS = "Train", "Use", "Versions"
+"""What `--help` groups the commands by."""
+FORWARDED: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    },
+}
+"""Of commands whose words a flow reads itself: it has every parameter as an option."""
+DEMO = {
+    "source": "sample",
+    "model": "sample",
+    "negatives": {"text_model": "sample"},
+    "training": {"epochs": 10, "learning_rate": 0.001},
+}
+"""As the deployment `sample` of prefect.yaml has it: the article's two epochs at 0.0001 hardly
+move so small a model."""
 
 Place = Annotated[
     str, typer.Option(help="The workspace of the training runs: a local path or a URL.")
@@ -60,7 +81,40 @@ def about(
         bool, typer.Option("--version", help="Print it.", callback=_tell_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Use the models that were trained for a channel."""
+    """Adapt CLIP to a channel's titles and thumbnails, and put it to use."""
+
+
+def _start(flow: str, context: typer.Context, given: dict[str, Any] | None = None) -> None:
+    """Run a flow with the words of this command; its mistakes are told before it is imported."""
+    from thumbtune.flows.early import begin
+
+    begin(flow, context.args, context.command_path, given)
+    module = import_module(f"thumbtune.flows.{flow}_flow")
+    raise typer.Exit(module.main(context.args, given))
+
+
+@app.command(rich_help_panel=TRAIN, **FORWARDED)
+def train(context: typer.Context) -> None:
+    """Train on a channel: `thumbtune train @handle`."""
+    _start("train", context)
+
+
+@app.command(rich_help_panel=TRAIN, **FORWARDED)
+def demo(context: typer.Context) -> None:
+    """Train the bundled CLIP on the bundled channel: no key, no network."""
+    _start("train", context, DEMO)
+
+
+@app.command(rich_help_panel=TRAIN, **FORWARDED)
+def sweep(context: typer.Context) -> None:
+    """Search better hyperparameters for a channel."""
+    _start("sweep", context)
+
+
+@app.command(rich_help_panel=TRAIN, **FORWARDED)
+def watch(context: typer.Context) -> None:
+    """Look for new videos of the channels in channels.yaml, and start training where it is due."""
+    _start("watch", context)
 
 
 def _say(text: str, err: bool = False) -> None:
@@ -112,7 +166,7 @@ def champion_at(
     return registry.workspace, champion_of(registry)
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def match(
     image: Annotated[Path, typer.Argument(help="A JPEG, PNG, WebP or GIF.")],
     titles: Annotated[list[str] | None, typer.Argument(help="Titles to choose from.")] = None,
@@ -218,7 +272,7 @@ def _print_fits(image: Path, matchers: "list[Matcher]", rows: "list[list[Fit]]")
             )
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def search(
     words: Annotated[str | None, typer.Argument(help="What the picture should show.")] = None,
     image: Annotated[Path | None, typer.Option(help="Find pictures like this one.")] = None,
@@ -281,7 +335,7 @@ def _say_left_out(counts: str, folder: Path | None) -> None:
     _say(f"Left out, since the index was made: {counts}; {mend}.", err=True)
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def index(
     folder: Annotated[
         Path | None, typer.Argument(help="Pictures, anywhere below it; else the channel's.")
@@ -346,7 +400,7 @@ def _print_json(value: Any) -> None:
     typer.echo(json_for_terminal(json.dumps(value, indent=1, ensure_ascii=False)))
 
 
-@app.command()
+@app.command(rich_help_panel=VERSIONS)
 def models(
     channel: Channel = None,
     source: Source = None,
@@ -414,7 +468,7 @@ def _row(
     }
 
 
-@app.command()
+@app.command(rich_help_panel=VERSIONS)
 def rollback(
     version: Annotated[int, typer.Argument(help="Number of the version to use from now on.")],
     channel: Channel = None,
@@ -443,7 +497,7 @@ def _bring_back(registry: "Registry", version: int) -> None:
         folder_of(registry.version(version).model, registry.workspace)
 
 
-@app.command()
+@app.command(rich_help_panel=VERSIONS)
 def shrink(workspace: Place = WORKSPACE, as_json: AsJson = False) -> None:
     """Make old versions small: what is frozen in them is kept once for all channels."""
     with errors_in_words():
@@ -461,7 +515,7 @@ def shrink(workspace: Place = WORKSPACE, as_json: AsJson = False) -> None:
     _say(f"{sum(each.saved for each in made) / 1e6:,.1f} MB less in {len(made)} versions")
 
 
-@app.command()
+@app.command(rich_help_panel=USE)
 def web(
     channel: Channel = None,
     source: Source = None,
@@ -491,7 +545,7 @@ def web(
         serve(registry.workspace, registry, host, port, root_path, allowed_host or ())
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def deploy() -> None:
     """Make the Prefect work pool `thumbtune`, and the deployments of prefect.yaml, on the server.
 

@@ -29,6 +29,8 @@ from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace, fingerprint
 
 Record = TypeVar("Record", bound=BaseModel)
+SWEEP = "sweep.json"
+"""What a channel's last sweep has chosen, beside its records."""
 
 
 class Version(BaseModel):

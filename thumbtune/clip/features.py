@@ -7,6 +7,7 @@ the fine-tuned one and every later training share it.
 import io
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,12 +25,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
-from tqdm import tqdm
 
 from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.clip.head import Head
 from thumbtune.clip.models import load_model, without_cycle
 from thumbtune.clip.quantised import quantised
+from thumbtune.clip.rates import note_rate
 from thumbtune.clip.towers import (
     Picture,
     Plan,
@@ -42,6 +43,7 @@ from thumbtune.clip.towers import (
 )
 from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import Example, load_image
+from thumbtune.progress import progress
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.storage import write_atomically
 from thumbtune.store.workspace import Table, Workspace, checksum
@@ -49,6 +51,7 @@ from thumbtune.store.workspace import Table, Workspace, checksum
 BATCH = 32  # inputs that pass through a tower together
 AHEAD = 2  # batches decoded while the tower runs
 ROWS_PER_FILE = 128  # what a killed run may lose
+ENCODED: dict[Kind, str] = {"image": "pictures", "text": "titles"}
 CHECKSUM = 32  # bytes, in hex
 ONE_TOWER = threading.Lock()
 """A tower has all cores of its process already, and ViT-L/14 in four threads would take 7 GB."""
@@ -269,12 +272,10 @@ def encode(trunk: Trunk, store: FeatureStore, inputs: dict[str, Any]) -> None:
         keys.sort(key=lambda key: len(inputs[key]))
     batches = [keys[start : start + BATCH] for start in range(0, len(keys), BATCH)]
     unsaved: dict[str, Tensor] = {}
-    with tqdm(
-        total=len(keys), desc=f"Encoding {trunk.kind}s", disable=None if keys else True
-    ) as progress:
+    with progress(f"Encoding {ENCODED[trunk.kind]}", len(keys)) as advance:
         for batch, ready in _prepared(trunk, batches, inputs):
             unsaved |= zip(batch, trunk.run(ready), strict=True)
-            progress.update(len(batch))
+            advance(len(batch))
             if len(unsaved) >= ROWS_PER_FILE or batch is batches[-1]:
                 store.write(unsaved)
                 unsaved = {}
@@ -446,7 +447,10 @@ def encode_partition(
             for kind, values in inputs_of(workspace, rows[start:stop]).items()
         }
         pictures = list(inputs_of(workspace, rows)["image"].values())
+        started = time.monotonic()
         _, encoded = head_on(workspace, loaded, inputs, precision, pictures)
+        if encoded.encoded.get("image", 0) >= BATCH:
+            note_rate(workspace, model, (time.monotonic() - started) / encoded.encoded["image"])
         return encoded
 
 

@@ -7,12 +7,8 @@ from types import MappingProxyType
 from typing import Literal, Self, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from sklearn.model_selection import GroupKFold
 
 from thumbtune.channel.listing import Video
 from thumbtune.errors import UserError
@@ -56,6 +52,9 @@ def joined_by(shares: Sequence[Sequence[str]]) -> NDArray[np.intp]:
 
     What two of them share they need not all share: a title may join what pictures do not.
     """
+    from scipy.sparse import coo_array  # half a second, which a watch need not wait
+    from scipy.sparse.csgraph import connected_components
+
     shared = [(row, key) for row, keys in enumerate(shares) for key in keys]
     places = {key: place for place, key in enumerate(dict.fromkeys(key for _, key in shared))}
     corner = [row for row, _ in shared], [len(shares) + places[key] for _, key in shared]
@@ -71,6 +70,8 @@ def fold_numbers(rows: Sequence[SplitVideo], seed: int, folds: int = FOLDS) -> N
 
     They have nearly equal numbers of groups (scikit-learn's GroupKFold).
     """
+    from sklearn.model_selection import GroupKFold  # two seconds
+
     numbers = np.empty(len(rows), np.intp)
     kfold = GroupKFold(folds, shuffle=True, random_state=seed)
     parts = kfold.split(numbers, groups=number_groups(rows))
@@ -215,6 +216,8 @@ def shuffled_splits(rows: int, train: float, valid: float, seed: int) -> list[Sp
 
 def shuffled_order(rows: int, seed: int) -> list[int]:
     """The row at each place of the article's shuffle; training meets the rows in this order."""
+    import pandas as pd
+
     return pd.Series(range(rows)).sample(frac=1, random_state=seed).tolist()
 
 

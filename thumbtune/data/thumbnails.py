@@ -588,8 +588,23 @@ class ThumbnailStore:
         return data, answer.headers
 
 
+def count_stored(workspace: Workspace, videos: Sequence[Video]) -> int:
+    """How many videos have a thumbnail that need not be fetched, unless it is due."""
+    known = set(workspace.names("thumbnails/urls"))
+
+    def is_here(video: Video) -> bool:
+        places = video.thumbnails
+        return "file" in places or any(_index_name(url) in known for url in places.values())
+
+    return sum(map(is_here, videos))
+
+
 def _index_path(url: str) -> str:
-    return f"thumbnails/urls/{fingerprint(url)[:32]}.json"
+    return f"thumbnails/urls/{_index_name(url)}"
+
+
+def _index_name(url: str) -> str:
+    return f"{fingerprint(url)[:32]}.json"
 
 
 def examples_of(

@@ -2,14 +2,16 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from torch import Tensor
-from transformers import ProgressCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from thumbtune.learning.evaluation import article_key
 from thumbtune.learning.weights import interpolate, set_parameters, trainable_parameters
 from thumbtune.metrics import PRIMARY
+from thumbtune.progress import progress
 
 Logger = logging.Logger | logging.LoggerAdapter
 
@@ -73,11 +75,18 @@ class EpochLog(TrainerCallback):
         )
 
 
-class Progress(ProgressCallback):
-    """The Trainer's progress bar with its time left, without a line for every logged number."""
+class Progress(TrainerCallback):
+    """Tells how many steps are done."""
 
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """The losses go to the report."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer, which knows the steps by then."""
+        self.shown = ExitStack()
+        self.advance = self.shown.enter_context(progress("Training steps", state.max_steps))
 
-    def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
-        """Validation is short; no bar of its own."""
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer."""
+        self.advance(1)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the Trainer."""
+        self.shown.close()

@@ -74,7 +74,7 @@ def train(job: TrainingJob, logger: Logger) -> TrainedModel | None:
             job.candidate.recipe.training,
             job.evaluation,
             job.seed,
-            [*([Progress()] if sys.stderr.isatty() else []), EpochLog(logger)],
+            [Progress(), EpochLog(logger)],
         )
     seconds = time.monotonic() - started
     if get_world_size() > 1:

@@ -2,12 +2,9 @@
 
 import logging
 import statistics
-import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from thumbtune.clip.towers import Precision
 from thumbtune.data.splits import fold_numbers
@@ -23,6 +20,7 @@ from thumbtune.parameters import (
     SearchParameters,
     TrainParameters,
 )
+from thumbtune.progress import progress
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace, fingerprint
 
@@ -132,9 +130,11 @@ def search(
     study.enqueue_trial({**known, "negatives": first.negatives.method}, skip_if_exists=True)
     done = (optuna.trial.TrialState.COMPLETE,)
     missing = search.trials - len(study.get_trials(states=done))
-    for _ in tqdm(range(missing), desc="Trials", disable=not sys.stderr.isatty()):
-        study.sampler = _sampler(seed, len(study.trials))
-        study.optimize(score, n_trials=1)
+    with progress("Trials", max(missing, 0)) as advance:
+        for _ in range(missing):
+            study.sampler = _sampler(seed, len(study.trials))
+            study.optimize(score, n_trials=1)
+            advance(1)
     trials = study.get_trials(states=done)
     best = suggest(optuna.trial.FixedTrial(study.best_params), base)  # type: ignore[arg-type]
     return best, [
