@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from thumbtune.arguments import parse_command_line
 from thumbtune.errors import VERBOSE, UserError
+from thumbtune.imports import end_imports
 from thumbtune.text.escaping import for_terminal
 
 P = TypeVar("P", bound=BaseModel)
@@ -64,6 +65,7 @@ def run_script(
 
     With `--verbose` all that Prefect logs is shown, and the tracebacks of a user's errors.
     """
+    end_imports()  # which `thumbtune.flows.early` has begun
     parameters = read_arguments(model, arguments, given)
     if FLAG not in _words(arguments):
         return exit_code(lambda: run(parameters))

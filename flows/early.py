@@ -1,5 +1,7 @@
-"""What comes before Prefect and PyTorch are imported: a mistake is told at once."""
+"""What comes before Prefect and PyTorch are imported: a mistake is told at once, and what takes
+long begins."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +10,8 @@ from pydantic import BaseModel
 
 from thumbtune.channel.preflight import check_search, check_training
 from thumbtune.flows.command_line import Arguments, Given, is_quiet, tell_mistakes
+from thumbtune.flows.own_server import OwnServer, has_server
+from thumbtune.imports import begin_imports
 from thumbtune.parameters import SweepParameters, TrainParameters, WatchParameters
 from thumbtune.tasks.secret_blocks import read_secret_early
 from thumbtune.text.escaping import for_terminal
@@ -24,7 +28,7 @@ def begin(
     flow: str, arguments: Arguments = None, program: str | None = None, given: Given = None
 ) -> None:
     """End this process with a message if its arguments cannot lead to a run of a flow, or would
-    lead to a training that has nothing to do.
+    lead to a training that has nothing to do. Else the imports of the flow are to follow.
 
     Args:
         program: what its help calls it.
@@ -39,6 +43,9 @@ def begin(
     asked = tell_mistakes(model, early, arguments, program, given)
     if isinstance(asked, TrainParameters) and flow == "train" and is_quiet():
         end_if_nothing_is_to_do(asked)
+    if not has_server() and not os.environ.get("THUMBTUNE_TASK_RUNNER"):
+        OwnServer.start()
+    begin_imports()
 
 
 def end_if_nothing_is_to_do(asked: TrainParameters) -> None:

@@ -3,7 +3,6 @@
 Only the command line asks, and only where no Prefect server is set up that would list the run.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +17,11 @@ from thumbtune.channel.source import source_of
 from thumbtune.channel.videos import VideoList
 from thumbtune.data.thumbnails import ThumbnailBatch
 from thumbtune.errors import UserError
+from thumbtune.flows.own_server import has_server
 from thumbtune.parameters import TrainParameters
 from thumbtune.progress import ago
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace, fingerprint
-
-PROFILES = "profiles.toml"
 
 
 class Finished(BaseModel):
@@ -108,7 +106,7 @@ def keep_told(parameters: TrainParameters, told: str) -> None:
 def nothing_to_do(parameters: TrainParameters) -> str:
     """What the last run said at its end, if this one would find nothing to do; else ""."""
     publishes = parameters.publish.model_repo or parameters.publish.dataset_repo
-    if parameters.refresh or publishes or _has_server():
+    if parameters.refresh or publishes or has_server():
         return ""
     try:
         registry = _registry(parameters)
@@ -154,14 +152,3 @@ def code() -> str:
     folders = {Path(part.__file__ or "").parent for part in (thumbtune.errors, flows, tasks)}
     files = sorted(file for folder in folders for file in folder.rglob("*.py"))
     return fingerprint(*(f"{file} {file.stat().st_mtime_ns}" for file in files))
-
-
-def _has_server() -> bool:
-    """Whether a Prefect server is set up, by the environment or a profile."""
-    if os.environ.get("PREFECT_API_URL"):
-        return True
-    home = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser()
-    try:
-        return "PREFECT_API_URL" in (home / PROFILES).read_text()
-    except OSError:
-        return False

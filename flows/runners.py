@@ -20,6 +20,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from thumbtune.errors import UserError
 from thumbtune.flows.console import quiet_console
+from thumbtune.flows.own_server import OwnServer
 
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
@@ -77,6 +78,8 @@ def on_the_command_line() -> Iterator[Path | None]:
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 120,  # 20 are too few on a busy machine
     }
+    if OwnServer.current:
+        OwnServer.current.wait_until_ready()
     with temporary_settings(settings), quiet_console() as log:
         yield log
 

@@ -16,7 +16,7 @@ from tests.documentation import ROOT
 TOP_LEVEL = {"thumbtune": "thumbtune", "flows": "thumbtune.flows", "tasks": "thumbtune.tasks"}
 TOP_LEVEL |= {"sample": "thumbtune.sample"}
 FLOORS = (
-    ("errors", "text", "sample", "commands", "metrics", "progress"),
+    ("errors", "text", "sample", "commands", "metrics", "progress", "imports"),
     ("names", "extras"),
     ("store", "hub"),
     ("parameters",),

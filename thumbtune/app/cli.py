@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from thumbtune.imports import many_imports
 from thumbtune.metrics import LISTED
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def match(
     if not titles and not file:
         raise typer.BadParameter("Give a title, or --titles FILE.")
     with errors_in_words():
-        from thumbtune.use.matching import Matcher, counted
+        with many_imports():
+            from thumbtune.use.matching import Matcher, counted
 
         asked = [*(titles or []), *(_lines(file) if file else [])]
         if model:
@@ -290,15 +292,16 @@ def search(
     if (words is None) == (image is None):
         raise typer.BadParameter("Give either words or --image FILE.")
     with errors_in_words():
-        from thumbtune.use.indexing import (
-            channel_place,
-            folder_place,
-            index_channel,
-            open_index,
-            search_picture,
-            search_words,
-        )
-        from thumbtune.use.matching import counted
+        with many_imports():
+            from thumbtune.use.indexing import (
+                channel_place,
+                folder_place,
+                index_channel,
+                open_index,
+                search_picture,
+                search_words,
+            )
+            from thumbtune.use.matching import counted
 
         asked = (model, channel, source, workspace)
         gone: dict[str, int] = {}
@@ -348,7 +351,8 @@ def index(
 ) -> None:
     """Prepare a folder, or the channel, for `search`; only what is new is embedded."""
     with errors_in_words():
-        from thumbtune.use.indexing import index_channel, index_folder
+        with many_imports():
+            from thumbtune.use.indexing import index_channel, index_folder
 
         asked = (model, channel, source, workspace)
         if folder:
