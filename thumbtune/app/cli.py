@@ -26,6 +26,7 @@ from thumbtune.imports import many_imports
 from thumbtune.metrics import LISTED
 
 if TYPE_CHECKING:
+    from thumbtune.app.doctor import Check
     from thumbtune.channel.field_scores import FieldScore
     from thumbtune.channel.registry import Registry, Version
     from thumbtune.store.workspace import Workspace
@@ -547,6 +548,40 @@ def web(
         from thumbtune.app.web import serve
 
         serve(registry.workspace, registry, host, port, root_path, allowed_host or ())
+
+
+MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "fault": ("✗", "red")}
+
+
+@app.command(rich_help_panel=TRAIN)
+def doctor(
+    workspace: Place = WORKSPACE,
+    model: Annotated[
+        str | None, typer.Option(help="The CLIP that is to be trained; the default one.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at what a training needs: key, network, disk, processor, model, Prefect.
+
+    Ends with code 1 if a training of a YouTube channel would fail.
+    """
+    with errors_in_words():
+        from thumbtune.app.doctor import DEFAULT_MODEL, Check, examine
+
+        found: list[Check] = []
+        for check in examine(workspace, model or DEFAULT_MODEL):
+            found.append(check)
+            if not as_json:
+                _print_check(check)
+    if as_json:
+        _print_json([check.model_dump() for check in found])
+    raise typer.Exit(any(check.state == "fault" for check in found))
+
+
+def _print_check(check: "Check") -> None:
+    mark, colour = MARKS[check.state]
+    line = Text.assemble((mark, colour), f" {check.name:10} ", _text(check.told))
+    Console(soft_wrap=True).print(line)
 
 
 @app.command(rich_help_panel=TRAIN)

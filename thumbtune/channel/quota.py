@@ -43,6 +43,12 @@ def next_day(now: datetime) -> datetime:
     return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=PACIFIC)
 
 
+def spent_today(workspace: Workspace, key: str, now: datetime) -> int:
+    """Units of this day, as they were counted in a workspace."""
+    spent = Spent.read(workspace, f"quota/{fingerprint(key)[:16]}.json")
+    return spent.units if spent.day == now.astimezone(PACIFIC).date().isoformat() else 0
+
+
 def spend(workspace: Workspace, key: str, units: int, daily_quota: int, now: datetime) -> int:
     """Write down the units of a call that is about to be made.
 

@@ -83,6 +83,15 @@ def _download(name: str, parameter: str, commit: str | None = None) -> Path:
             raise _explained(error, what, parameter) from None
 
 
+def find_cached(name: str) -> bool:
+    """Whether the hub's cache on this machine has a model."""
+    try:
+        _cached(name)
+    except (LocalEntryNotFoundError, HFValidationError):
+        return False
+    return True
+
+
 def _cached(name: str, commit: str | None = None, cache: Path | None = None) -> Path:
     """The snapshot of a commit, or that downloaded last; LocalEntryNotFoundError if it is not here
     or not whole."""
