@@ -35,6 +35,7 @@ def register(
         learned_from=[row.id for row in rows if row.split in {*plan.learns, "valid"}],
         seen=seen,
         metrics=judged.metrics,
+        intervals=judged.intervals,
         gallery=judged.gallery,
         recipe=plan.candidate.told,
         answers=challenger.predictions if plan.method == "cross_fit" else None,

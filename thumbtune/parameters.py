@@ -506,6 +506,23 @@ class TrainParameters(_Stage):
         return self
 
 
+def in_rows(parameters: TrainParameters) -> list[tuple[str, str]]:
+    """Each parameter by its name on the command line, and its value in words."""
+    rows = []
+    for name, value in parameters.model_dump(mode="json").items():
+        stage = value if isinstance(value, dict) else {"": value}
+        rows += [
+            (f"{name}.{field}".rstrip("."), _in_words(setting)) for field, setting in stage.items()
+        ]
+    return rows
+
+
+def _in_words(setting: Any) -> str:
+    if isinstance(setting, list):
+        return ", ".join(map(str, setting)) or "none"
+    return "none" if setting is None else str(setting)
+
+
 FOLDS = 5
 SMALL = 500
 """Videos; of fewer a test split of 15 % is too small to tell much."""

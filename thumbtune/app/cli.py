@@ -474,6 +474,49 @@ def _row(
 
 
 @app.command(rich_help_panel=VERSIONS)
+def runs(
+    compare: Annotated[
+        bool, typer.Option("--compare", help="The parameters that differ, and the metrics.")
+    ] = False,
+    last: Annotated[int, typer.Option(min=1, help="So many of the newest versions.")] = 5,
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Place = WORKSPACE,
+    as_json: AsJson = False,
+) -> None:
+    """List what trainings came to, or compare them: a column each, with 95 % intervals."""
+    with errors_in_words():
+        from thumbtune.app import comparing
+
+        registry = registry_at(workspace, source, channel)
+        versions = registry.versions()[-last:]
+    if as_json:
+        _print_json(comparing.as_json(versions))
+        return
+    if not compare:
+        _print_runs(registry, versions)
+        return
+    lines = comparing.differing(versions)
+    table = Table(title=_text(f"Versions of {registry.name}"))
+    table.add_column("")
+    for each in versions:
+        table.add_column(str(each.number), overflow="fold")
+    for line in [*comparing.measured(versions), *lines]:
+        table.add_row(line.name, *map(_text, line.values))
+    Console().print(table)
+    if not lines:
+        _say("All parameters are the same.")
+
+
+def _print_runs(registry: "Registry", versions: "list[Version]") -> None:
+    reasons = {decision.version: decision.why for decision in registry.decisions()}
+    for each in versions:
+        made = f"{each.created:%Y-%m-%d %H:%M} UTC, {each.examples.rows} videos"
+        _say(f"Version {each.number} ({made}): {each.recipe or 'as its parameters say'}")
+        _say(f"  {reasons.get(each.number, 'not decided on')}")
+
+
+@app.command(rich_help_panel=VERSIONS)
 def rollback(
     version: Annotated[int, typer.Argument(help="Number of the version to use from now on.")],
     channel: Channel = None,

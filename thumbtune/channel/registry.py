@@ -52,6 +52,8 @@ class Version(BaseModel):
     metrics: dict[str, float]
     """By short names such as `Recall@1`: on the test split of its run, or on all videos, each by
     a model that has not learned from it."""
+    intervals: dict[str, tuple[float, float]] = {}
+    """Metric → 95 % interval; none in what an earlier thumbtune wrote."""
     gallery: float | None = None
     """Titles that a thumbnail was ranked among there, on average; None in what an earlier thumbtune
     wrote."""
@@ -271,6 +273,7 @@ class Registry:
         gallery: float | None = None,
         recipe: str = "",
         answers: Table | None = None,
+        intervals: dict[str, tuple[float, float]] | None = None,
     ) -> Version:
         """Keep a trained model as the next version; the same weights again are the same version.
 
@@ -293,6 +296,7 @@ class Registry:
                 learned_from=learned_from,
                 seen=seen,
                 metrics=metrics,
+                intervals=intervals or {},
                 gallery=gallery,
                 recipe=recipe,
                 answers=answers,

@@ -16,7 +16,7 @@ from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation, Prediction, article_key
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.metrics import Described, described
-from thumbtune.parameters import SPLITS, TrainParameters
+from thumbtune.parameters import SPLITS, TrainParameters, in_rows
 from thumbtune.reporting.figures import (
     Miss,
     loss_curve,
@@ -216,20 +216,7 @@ def misses_json(misses: Sequence[Miss]) -> list[dict[str, Any]]:
 
 def parameter_table(parameters: TrainParameters) -> list[dict[str, str]]:
     """One row per parameter, named as on the command line."""
-    rows = []
-    for name, value in parameters.model_dump(mode="json").items():
-        stage = value if isinstance(value, dict) else {"": value}
-        rows += [
-            {"parameter": f"{name}.{field}".rstrip("."), "value": _in_words(setting)}
-            for field, setting in stage.items()
-        ]
-    return rows
-
-
-def _in_words(setting: Any) -> str:
-    if isinstance(setting, list):
-        return ", ".join(map(str, setting)) or "none"
-    return "none" if setting is None else str(setting)
+    return [{"parameter": name, "value": value} for name, value in in_rows(parameters)]
 
 
 def html_templates(package: str) -> Environment:
