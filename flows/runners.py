@@ -25,7 +25,7 @@ from thumbtune.flows.own_server import OwnServer
 FOUR_AT_A_TIME = 4
 """Mapped steps at a time in threads; each batch of thumbnails has its own downloads at once."""
 
-PRELOADED = "thumbtune.flows.train_flow"
+PRELOADED = "thumbtune.flows.training"
 """What Dask's workers import first: imports in the middle would make them miss heartbeats."""
 
 

@@ -27,6 +27,7 @@ from thumbtune.tasks.call_youtube import call_youtube
 from thumbtune.tasks.fetch_thumbnails import fetch_thumbnails
 from thumbtune.tasks.look_for_news import announce, look_for_news
 from thumbtune.tasks.notifications import notify_failure
+from thumbtune.tasks.runs import tag_run
 from thumbtune.text.escaping import in_cells
 
 # What loads torch is imported where it is used: most watches find nothing, and take a third of
@@ -41,6 +42,7 @@ class WatchError(UserError):
 @takes(WatchParameters)
 def watch(options: WatchParameters) -> list[News]:
     """Look for new videos of every channel, and start training where there are enough."""
+    tag_run()
     news: list[News] = []
     watched: dict[tuple[str, str, str | None], str] = {}
     rows: list[dict[str, str | int]] = []
@@ -96,7 +98,7 @@ def watch_channel(
 
 def index_videos(workspace: Workspace, parameters: TrainParameters, videos: Table) -> None:
     """New videos can be found by the champion before a model is trained on them."""
-    from thumbtune.flows.train_flow import thumbnail_calls
+    from thumbtune.flows.training import thumbnail_calls
     from thumbtune.tasks.index_thumbnails import index_thumbnails
     from thumbtune.use.indexing import entries_of
 

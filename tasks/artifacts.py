@@ -6,7 +6,9 @@ artifact shows one too, but prints its whole address below.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,6 +16,8 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from thumbtune.channel.field_scores import FieldScore
+from thumbtune.channel.registry import Registry
+from thumbtune.channel.source import short_name
 from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
@@ -21,8 +25,15 @@ from thumbtune.learning.promotion import Verdict
 from thumbtune.learning.recipes import RecipeComparison, Sweep, Trial
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import TrainParameters
-from thumbtune.reporting.figures import misses_heading
-from thumbtune.reporting.report import FunnelStage, Report, compare, data_uri, parameter_table
+from thumbtune.reporting.figures import first_cards, misses_heading
+from thumbtune.reporting.report import (
+    Comparison,
+    FunnelStage,
+    Report,
+    compare,
+    data_uri,
+    parameter_table,
+)
 from thumbtune.store.workspace import Workspace
 from thumbtune.text.escaping import as_code, for_markdown, in_cells
 
@@ -41,49 +52,113 @@ def post_artifacts(
     report: Report,
     work: Mapping[str, str],
 ) -> None:
-    """Post the artifacts of a run, from inside its flow; their keys keep a history over the runs.
+    """Post the artifacts of a run, from inside its flow; their keys keep a channel's history.
 
     Args:
         work: stage → what this run had to do for it.
         report: its files must still be in the workspace.
     """
-    page = f"{workspace}/{report.folder}/report.html"
-    create_table_artifact(
-        metrics_table(untouched, article, fine_tuned),
-        key="metrics",
-        description=f"Of {as_code(untouched.model.name)}. The whole report: {as_code(page)}",
-    )
-    create_table_artifact(
-        recipe_table(plan),
-        key="recipe",
-        description=f"{plan.candidate.told}: {plan.why}.",
-    )
-    create_table_artifact(
-        in_cells(parameter_table(parameters)),
-        key="parameters",
-        description="All that this run was asked.",
-    )
-    create_table_artifact(
-        in_cells(funnel_table(funnel, work)),
-        key="data-funnel",
-        description="What came in, what was left out, and what this run had to do for it.",
-    )
-    create_table_artifact(
-        in_cells([trainable_row(trained.trainable)]),
-        key="trainable-parameters",
-        description="How much of the model is trained; the rest is frozen.",
-    )
+    name = named_for(workspace, parameters)
+    figures = headline(untouched, fine_tuned)
+    kept, found = funnel[-1].kept, funnel[0].found
+    tables = {
+        "metrics": (metrics_table(untouched, article, fine_tuned), figures),
+        "recipe": (recipe_table(plan), f"{plan.candidate.told}: {plan.why}."),
+        "parameters": (in_cells(parameter_table(parameters)), "All that this run was asked."),
+        "data-funnel": (
+            in_cells(funnel_table(funnel, work)),
+            f"{found} videos found, {kept} of use: what was left out, and what this run had to do.",
+        ),
+        "trainable-parameters": (
+            in_cells([trainable_row(trained.trainable)]),
+            f"{trained.trainable.share:.2%} of the model is trained; the rest is frozen.",
+        ),
+    }
+    for kind, (rows, description) in tables.items():
+        create_table_artifact(rows, key=name(kind), description=description)
     pictures = ["misses.json", "misses.jpg", *(["loss_curve.png"] if trained.history else [])]
-    misses, *_ = workspace.places(f"{report.folder}/{name}" for name in pictures)
+    misses, *_ = workspace.places(f"{report.folder}/{file}" for file in pictures)
     if trained.history:
-        curve = misses.parent / "loss_curve.png"
-        create_markdown_artifact(
-            _picture("Loss and validation MRR over the epochs", curve), key="loss-curve"
-        )
-    create_markdown_artifact(misses_markdown(misses.parent), key="worst-misses")
+        curve = _picture("Loss and validation MRR over the epochs", misses.parent / CURVE)
+        create_markdown_artifact(curve, key=name("loss-curve"), description=figures)
+    worst = misses_markdown(misses.parent)
+    create_markdown_artifact(worst, key=name("worst-misses"), description=figures)
 
 
-def post_verdict(verdict: Verdict) -> None:
+CURVE = "loss_curve.png"
+SHOWN = 4
+"""Metrics, and misses, of the summary."""
+
+
+def named_for(workspace: Workspace, parameters: TrainParameters) -> Callable[[str], str]:
+    """Kind of artifact → its key, which is the channel's own: small letters, digits, dashes."""
+    channel = Registry(workspace, parameters.source, parameters.channel).name
+    own = re.sub("[^a-z0-9]+", "-", channel.lower()).strip("-")
+    return lambda kind: f"{kind}-{own}"
+
+
+def headline(untouched: Evaluation, fine_tuned: Evaluation) -> str:
+    """The figure by which runs are told apart in a history."""
+    before, after = untouched.judged.metrics["Recall@1"], fine_tuned.judged.metrics["Recall@1"]
+    return f"R@1 {before:.2f} → {after:.2f}"
+
+
+def post_summary(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    trained: TrainedModel,
+    untouched: Evaluation,
+    article: Evaluation | None,
+    fine_tuned: Evaluation,
+    report: Report,
+    verdict: Verdict,
+) -> None:
+    """Post what a reader wants first, on one page: the verdict, the figures, curve and misses."""
+    name, became = named_for(workspace, parameters), "promoted" if verdict.promoted else "kept"
+    compared = compare(untouched, article, fine_tuned)[:SHOWN]
+    folder = workspace.place(f"{report.folder}/misses.json").parent
+    workspace.places(f"{report.folder}/{file}" for file in ("misses.jpg", CURVE))
+    channel = short_name(parameters.source, parameters.channel)
+    lines = [
+        f"# {for_markdown(channel)}: version {verdict.version} {became}",
+        f"{for_markdown(verdict.why)}. In use: version {verdict.champion or 'none'}.",
+        "\n".join([*SUMMARY_HEAD, *map(_summary_row, compared)]),
+        f"Of {compared[0].rows} videos ({compared[0].split.replace('_', ' ')}), 95 % intervals.",
+    ]
+    if trained.history:
+        lines.append(_picture("Training", folder / CURVE))
+    if misses := json.loads((folder / "misses.json").read_bytes()):
+        few = first_cards((folder / "misses.jpg").read_bytes(), min(SHOWN, len(misses)))
+        lines += ["# Worst misses", f"![Worst misses]({data_uri(few)})"]
+    lines.append(_where_the_report_is(workspace, report))
+    create_markdown_artifact(
+        "\n\n".join(lines),
+        key=name("summary"),
+        description=f"{headline(untouched, fine_tuned)} · {became}",
+    )
+
+
+SUMMARY_HEAD = ["| | untouched | article's recipe | this model |", "| --- | --- | --- | --- |"]
+
+
+def _summary_row(row: Comparison) -> str:
+    cells = [
+        _with_interval(row.untouched, row.untouched_interval),
+        _with_interval(row.article, row.article_interval),
+        _with_interval(row.fine_tuned, row.fine_tuned_interval),
+    ]
+    return f"| {row.metric} | {' | '.join(cells)} |"
+
+
+def _where_the_report_is(workspace: Workspace, report: Report) -> str:
+    """A link, where THUMBTUNE_WEB_URL tells how browsers reach `thumbtune web`."""
+    page = f"{workspace}/{report.folder}/report.html"
+    if url := os.environ.get("THUMBTUNE_WEB_URL", "").rstrip("/"):
+        return f"[The whole report]({url}/report), as long as this model is in use; {as_code(page)}"
+    return f"The whole report: `thumbtune web`, or {as_code(page)}"
+
+
+def post_verdict(workspace: Workspace, parameters: TrainParameters, verdict: Verdict) -> None:
     """Post what became of the trained model."""
     rows = [
         {
@@ -99,13 +174,13 @@ def post_verdict(verdict: Verdict) -> None:
     ]
     create_table_artifact(
         rows,
-        key="promotion",
+        key=named_for(workspace, parameters)("promotion"),
         description=f"Version {verdict.version} {for_markdown(verdict.why)}. Champion: version "
         f"{verdict.champion or 'none'}.",
     )
 
 
-def post_field_score(score: FieldScore) -> None:
+def post_field_score(workspace: Workspace, parameters: TrainParameters, score: FieldScore) -> None:
     """Post how the champion did on videos that came after it."""
     rows = [
         {
@@ -118,27 +193,33 @@ def post_field_score(score: FieldScore) -> None:
         }
         for name, value in score.metrics.items()
     ]
-    create_table_artifact(rows, key="field", description=f"Version {score.version}: {score}.")
+    key = named_for(workspace, parameters)("field")
+    create_table_artifact(rows, key=key, description=f"Version {score.version}: {score}.")
 
 
 def post_sweep_artifacts(
-    workspace: Workspace, sweep: Sweep, comparison: RecipeComparison, report: Report
+    workspace: Workspace,
+    parameters: TrainParameters,
+    sweep: Sweep,
+    comparison: RecipeComparison,
+    report: Report,
 ) -> None:
     """Post the artifacts of a sweep, from inside its flow."""
+    name = named_for(workspace, parameters)
     create_table_artifact(
         comparison_table(comparison),
-        key="sweep-comparison",
+        key=name("sweep-comparison"),
         description=f"Test split, {comparison.videos} videos, which no trial has seen. The best "
         f"parameters: {as_code(f'{workspace}/{report.folder}/best_parameters.json')}",
     )
     create_table_artifact(
         trial_table(workspace.read_table(sweep.trials, Trial)),
-        key="sweep-trials",
+        key=name("sweep-trials"),
         description=f"By validation MRR, mean over {sweep.folds} fold(s); the best comes first.",
     )
     create_markdown_artifact(
         _picture("Validation MRR of each trial", workspace.place(f"{report.folder}/trials.png")),
-        key="sweep-plot",
+        key=name("sweep-plot"),
     )
 
 
@@ -183,21 +264,24 @@ def recipe_table(plan: Plan) -> list[dict[str, str]]:
 def metrics_table(
     untouched: Evaluation, article: Evaluation | None, fine_tuned: Evaluation
 ) -> list[dict[str, str]]:
-    """One row per split and metric, what decides first; the UI shows the first columns at once."""
+    """One row per metric, what decides first; few columns, since the UI shows five at once."""
     return [
         {
-            "split": row.split,
-            "metric": row.metric,
+            "metric": f"{row.metric}, {row.split.replace('_', ' ')}",
             "chance": "" if row.chance is None else f"{row.chance:.3f}",
-            "untouched": f"{row.untouched:.3f}",
-            "article's recipe": "" if row.article is None else f"{row.article:.3f}",
-            "fine-tuned": f"{row.fine_tuned:.3f}",
-            "change": f"{row.change:+.3f}",
-            "untouched 95 %": _interval(row.untouched_interval),
-            "fine-tuned 95 %": _interval(row.fine_tuned_interval),
+            "untouched": _with_interval(row.untouched, row.untouched_interval),
+            "article's recipe": _with_interval(row.article, row.article_interval),
+            "fine-tuned": _with_interval(row.fine_tuned, row.fine_tuned_interval),
         }
         for row in compare(untouched, article, fine_tuned)
     ]
+
+
+def _with_interval(value: float | None, interval: tuple[float, float] | None) -> str:
+    """A figure and where it lies with 95 %; "" if it was not measured."""
+    if value is None:
+        return ""
+    return f"{value:.3f} ({_interval(interval)})" if interval else f"{value:.3f}"
 
 
 def _interval(pair: tuple[float, float] | None) -> str:

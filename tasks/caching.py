@@ -90,19 +90,30 @@ class Stages:
         step: Task[..., Result],
         *args: Any,
         will_do: Callable[[Result], bool] = lambda result: True,
+        called: str = "",
     ) -> Result:
         """Run one step, or take its result from the cache.
 
         Args:
+            called: what the task run is called, if not as the task.
             will_do: whether a cached result is good enough for this run, such as young enough.
         """
+        step = step.with_options(task_run_name=called or step.name)
         state: Any = step.with_options(refresh_cache=self.refresh)(*args, return_state=True)
         return self._settle(step, state, args, will_do)
 
-    def map(self, step: Task[..., Result], calls: Sequence[tuple[Any, ...]]) -> list[Result]:
-        """Run one step several times side by side, each with its own arguments."""
-        submit = step.with_options(refresh_cache=self.refresh).submit
-        futures = [submit(*args) for args in calls]
+    def map(
+        self,
+        step: Task[..., Result],
+        calls: Sequence[tuple[Any, ...]],
+        called: Sequence[str] = (),
+    ) -> list[Result]:
+        """Run one step several times side by side, each with its own arguments and name."""
+        step = step.with_options(refresh_cache=self.refresh)
+        futures = [
+            step.with_options(task_run_name=name).submit(*args)
+            for args, name in zip(calls, called or [step.name] * len(calls), strict=True)
+        ]
         for future in futures:
             future.wait()
             if not future.state.is_final():

@@ -15,6 +15,7 @@ from thumbtune.tasks.retries import only_on
 
 @task(
     name="call-youtube",
+    task_run_name="call-youtube {endpoint}",
     retries=4,
     retry_delay_seconds=exponential_backoff(
         float(os.environ.get("THUMBTUNE_YOUTUBE_BACKOFF_SECONDS", "2"))

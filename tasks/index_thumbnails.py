@@ -9,7 +9,7 @@ from thumbtune.use.indexing import Entry, _read, channel_place, index_channel
 from thumbtune.use.matching import Matcher, NoModelError
 
 
-@task(name="index-thumbnails", persist_result=False)
+@task(name="index-thumbnails", task_run_name="index-thumbnails", persist_result=False)
 def index_thumbnails(workspace: Workspace, version: Version, newer: Table) -> int | None:
     """Bring the index of a champion's channel up to date; the model is loaded if it has to be.
 

@@ -10,7 +10,7 @@ from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
 
 
-@task(name="look-ahead", persist_result=False)
+@task(name="look-ahead", task_run_name="look-ahead", persist_result=False)
 def look_ahead(
     workspace: Workspace, videos: Table, listed: str, model: ModelReference, anew: bool
 ) -> Ahead:

@@ -2,15 +2,22 @@
 
 from prefect import task
 from prefect.events import emit_event
+from prefect.runtime import task_run
 
 from thumbtune.channel.news import EVENT, News, find_news, with_fresh_list
 from thumbtune.channel.registry import Registry
+from thumbtune.channel.source import short_name
 from thumbtune.parameters import TrainParameters, WatchParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.call_youtube import call_youtube
 
 
-@task(name="look-for-news", persist_result=False)
+def _of_channel() -> str:
+    asked: TrainParameters = task_run.parameters["parameters"]
+    return f"look-for-news {short_name(asked.source, asked.channel)}"
+
+
+@task(name="look-for-news", task_run_name=_of_channel, persist_result=False)
 def look_for_news(
     workspace: Workspace, parameters: TrainParameters, options: WatchParameters
 ) -> News:

@@ -10,7 +10,7 @@ from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 
 
-@task(name="promote", persist_result=False)
+@task(name="promote", task_run_name="promote", persist_result=False)
 def promote(
     workspace: Workspace,
     parameters: TrainParameters,

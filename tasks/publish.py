@@ -17,6 +17,7 @@ from thumbtune.tasks.retries import only_on
 
 @task(
     name="publish",
+    task_run_name="publish",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

@@ -10,7 +10,7 @@ from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Table, Workspace
 
 
-@task(name="register", persist_result=False)
+@task(name="register", task_run_name="register", persist_result=False)
 def register(
     workspace: Workspace,
     parameters: TrainParameters,

@@ -1,20 +1,16 @@
 """Task: find the model to fine-tune, so that later steps agree on which weights they mean."""
 
-from typing import TYPE_CHECKING
-
 from prefect import task
 from prefect.tasks import exponential_backoff
 
+from thumbtune.clip.models import HubUnreachableError, find_model
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.tasks.retries import only_on
-
-if TYPE_CHECKING:  # the watch knows models without loading one, and starts four times as fast
-    pass
-from thumbtune.clip.models import HubUnreachableError, find_model
 
 
 @task(
     name="resolve-model",
+    task_run_name="resolve-model {parameter}",
     retries=3,
     retry_delay_seconds=exponential_backoff(2),
     retry_jitter_factor=0.5,

@@ -13,7 +13,7 @@ from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.notifications import notify
 
 
-@task(name="score-in-field", persist_result=False)
+@task(name="score-in-field", task_run_name="score-in-field", persist_result=False)
 def score_in_field(
     workspace: Workspace,
     parameters: TrainParameters,

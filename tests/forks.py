@@ -21,6 +21,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "thumbtune.flows.train_flow",
+        "thumbtune.flows.training",
         "tests.use.test_indexing",
         "tests.channel.test_quota",
         "tests.channel.test_registry",

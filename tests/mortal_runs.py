@@ -237,7 +237,8 @@ def live(asked: dict[str, Any]) -> None:
 
 def main() -> None:
     """Fork a run for each line that comes, and tell in a line how it ended."""
-    import thumbtune.flows.train_flow  # noqa: F401
+    import thumbtune.flows.train_flow
+    import thumbtune.flows.training  # noqa: F401
 
     for line in sys.stdin:
         asked = json.loads(line)

@@ -40,6 +40,7 @@ NO_STEP = {
     "notifications",
     "progress",
     "retries",
+    "runs",
     "secret_blocks",
     "__init__",
 }

@@ -12,7 +12,8 @@ from tests.old_workspace import FIXTURES, VIDEOS, options, serve_channel
 from tests.youtube_server import YouTubeServer
 from thumbtune.app.cli import app
 from thumbtune.channel.registry import Registry
-from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.flows.train_flow import train
+from thumbtune.flows.training import TrainRun
 from thumbtune.store.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("prefect_harness")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from thumbtune.app.api import train
     from thumbtune.errors import UserError
-    from thumbtune.flows.train_flow import TrainRun
+    from thumbtune.flows.training import TrainRun
     from thumbtune.use.champion import Champion, open_champion
     from thumbtune.use.indexing import Hit
     from thumbtune.use.matching import Fit
@@ -32,7 +32,7 @@ PLACES = {
     "Champion": "thumbtune.use.champion",
     "Fit": "thumbtune.use.matching",
     "Hit": "thumbtune.use.indexing",
-    "TrainRun": "thumbtune.flows.train_flow",
+    "TrainRun": "thumbtune.flows.training",
     "UserError": "thumbtune.errors",
     "open_champion": "thumbtune.use.champion",
     "train": "thumbtune.app.api",

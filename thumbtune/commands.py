@@ -24,8 +24,8 @@ def flows_folder() -> Path:
 
 
 def train_command(*arguments: str) -> str:
-    """A training from the command line, by the Python that runs now."""
-    return shlex.join([sys.executable, str(flows_folder() / "train_flow.py"), *arguments])
+    """A training from the command line."""
+    return thumbtune_command("train", *arguments)
 
 
 def channel_options(source: str | None, channel: str | None) -> list[str]:

@@ -30,7 +30,8 @@ from thumbtune.channel.sources.youtube.channels import (
 )
 from thumbtune.channel.sources.youtube.lookup import resolve
 from thumbtune.channel.videos import listed_as
-from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.flows.train_flow import train
+from thumbtune.flows.training import TrainRun
 from thumbtune.flows.watch_flow import watch
 from thumbtune.names.channel_name import read_channel_name
 from thumbtune.parameters import TrainParameters, VideosParameters

@@ -26,7 +26,7 @@ from thumbtune.channel.sources.youtube.api import (
 from thumbtune.channel.sources.youtube.listing import NoVideosError, find_channel, list_channel
 from thumbtune.channel.sources.youtube.unfinished import ListCalls, close_listing
 from thumbtune.errors import SourceError
-from thumbtune.flows.train_flow import collect
+from thumbtune.flows.training import collect
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.caching import Stages

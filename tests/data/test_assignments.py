@@ -13,7 +13,7 @@ from thumbtune.channel.registry import Registry
 from thumbtune.data.assignments import FOLDER, Assignment, assigned_before, keep_assigned
 from thumbtune.data.splits import Assigned, Split, SplitVideo, hash_splits
 from thumbtune.data.thumbnails import Example
-from thumbtune.flows.train_flow import split_as_before
+from thumbtune.flows.training import split_as_before
 from thumbtune.parameters import SplitParameters, TrainParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace

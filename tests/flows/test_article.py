@@ -24,7 +24,8 @@ from tests.tiny_clip import save_tiny_clip, save_tiny_text_model
 from tests.youtube_server import YouTubeServer, make_video
 from thumbtune.arguments import parse_command_line
 from thumbtune.data.thumbnails import Example
-from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.flows.train_flow import train
+from thumbtune.flows.training import TrainRun
 from thumbtune.learning.evaluation import Prediction
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Table, Workspace

@@ -12,7 +12,7 @@ from benchmarks.near_duplicates import captioned, cropped, recompressed
 from thumbtune.channel.lookup import identify
 from thumbtune.data.splits import fold_numbers
 from thumbtune.data.thumbnails import Example
-from thumbtune.flows.train_flow import collect
+from thumbtune.flows.training import collect
 from thumbtune.parameters import TrainParameters
 from thumbtune.sample import CHANNEL
 from thumbtune.store.workspace import Workspace

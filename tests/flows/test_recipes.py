@@ -14,7 +14,8 @@ from tests.small_channel import quick_run
 from thumbtune.channel.field_scores import last_scores
 from thumbtune.channel.registry import Registry
 from thumbtune.data.thumbnails import Example
-from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.flows.train_flow import train
+from thumbtune.flows.training import TrainRun
 from thumbtune.learning.candidates import Recipe
 from thumbtune.learning.evaluation import Prediction
 from thumbtune.learning.last_sweep import keep_sweep

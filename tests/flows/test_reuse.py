@@ -20,7 +20,8 @@ from thumbtune.channel.lookup import identify
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.clip.models import ModelNotFoundError, find_model, folder_of, load_model
 from thumbtune.data.thumbnails import DamagedThumbnailError, load_image
-from thumbtune.flows.train_flow import TrainRun, collect, train
+from thumbtune.flows.train_flow import train
+from thumbtune.flows.training import TrainRun, collect
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.tasks.caching import Stages

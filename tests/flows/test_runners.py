@@ -23,7 +23,8 @@ from thumbtune.flows.runners import (
     task_runner_of_this_machine,
     with_a_gpu_each,
 )
-from thumbtune.flows.train_flow import TrainRun, main, train
+from thumbtune.flows.train_flow import main, train
+from thumbtune.flows.training import TrainRun
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.caching import Stages
 

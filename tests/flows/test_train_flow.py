@@ -26,7 +26,8 @@ from thumbtune.clip.freezing import NothingMatchesError
 from thumbtune.clip.models import load_model
 from thumbtune.data.thumbnails import Example, TooManyBadThumbnailsError
 from thumbtune.errors import SourceError
-from thumbtune.flows.train_flow import TrainRun, train
+from thumbtune.flows.train_flow import train
+from thumbtune.flows.training import TrainRun
 from thumbtune.learning.evaluation import RecallEvaluator
 from thumbtune.parameters import EvaluationParameters
 from thumbtune.store.workspace import Table, Workspace

@@ -4,8 +4,8 @@ from typing import Any
 
 from thumbtune.channel.preflight import check_training
 from thumbtune.flows.runners import on_the_command_line
-from thumbtune.flows.train_flow import TrainRun
 from thumbtune.flows.train_flow import train as train_flow
+from thumbtune.flows.training import TrainRun
 from thumbtune.parameters import TrainParameters, made_of
 from thumbtune.tasks.secret_blocks import read_secret_early
 

@@ -45,8 +45,8 @@ def look_ahead(
         listed: what listing the videos has cost now.
         anew: whether all thumbnails are fetched again.
     """
-    stored = 0 if anew else count_stored(workspace, videos)
-    rate = known_rate(workspace, model)
-    encode = len(videos) if rate is None else len(videos) - stored
+    known, rate = count_stored(workspace, videos), known_rate(workspace, model)
+    encode = len(videos) if rate is None else len(videos) - known
     seconds = encode * (rate or measure_rate(model)) if encode else 0.0
+    stored = sum("file" in video.thumbnails for video in videos) if anew else known
     return Ahead(videos=len(videos), listed=listed, stored=stored, encode=encode, seconds=seconds)

@@ -35,6 +35,7 @@ from thumbtune.learning.full_batches import FullBatches, train_on_all
 from thumbtune.learning.intervals import design_effect
 from thumbtune.learning.recipes import RecipeTrainer
 from thumbtune.metrics import PRIMARY, described
+from thumbtune.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,11 @@ class Learner:
         """
         article = article_candidate(self.trainer.base)
         outs = [frozenset({fold}) for fold in self.numbers]
-        taken = [candidate or self.choose(out).taken for out in outs]
+        taken = []
+        with progress("Choosing a recipe in each fold", len(outs)) as advance:
+            for out in outs:
+                taken.append(candidate or self.choose(out).taken)
+                advance(1)
         return CrossFit(
             galleries=self.folds,
             untouched=self._assembled([UNTOUCHED] * len(outs)),

@@ -172,6 +172,18 @@ def miss_sheet(workspace: Workspace, misses: Sequence[Miss]) -> bytes:
     return as_jpeg(sheet)
 
 
+def first_cards(sheet: bytes, count: int) -> bytes:
+    """The first cards of a sheet of misses, two in a row, as a JPEG picture."""
+    across, down = CARD[0] + GAP, CARD[1] + GAP
+    few = Image.new("RGB", (GAP + 2 * across, GAP + -(-count // 2) * down), PAGE)
+    with Image.open(io.BytesIO(sheet)) as whole:
+        for place in range(count):
+            x, y = GAP + place % COLUMNS * across, HEADER + place // COLUMNS * down
+            card = whole.crop((x, y, x + CARD[0], y + CARD[1]))
+            few.paste(card, (GAP + place % 2 * across, GAP + place // 2 * down))
+    return as_jpeg(few)
+
+
 def thumbnail_jpeg(workspace: Workspace, example: Example) -> bytes:
     """A JPEG of an example's thumbnail in the size of THUMBNAIL."""
     return as_jpeg(_fitted(load_image(workspace, example)))
