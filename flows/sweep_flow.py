@@ -25,6 +25,7 @@ from thumbtune.parameters import SweepParameters, takes
 from thumbtune.store.disk import disk_errors_explained
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.call_youtube import call_youtube
+from thumbtune.tasks.cancelling import end_tasks
 from thumbtune.tasks.runs import as_deployed, run_name, tag_run, tags_of
 from thumbtune.text.escaping import for_terminal
 
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
     from thumbtune.flows.searching import SweepRun
 
 
-@flow(name="sweep", flow_run_name=run_name, task_runner=BY_SETTING, persist_result=False)
+@flow(
+    name="sweep",
+    flow_run_name=run_name,
+    task_runner=BY_SETTING,
+    persist_result=False,
+    on_cancellation=[end_tasks],
+)
 @takes(SweepParameters)
 def sweep(parameters: SweepParameters) -> "SweepRun":
     """Search the hyperparameters that validate best, and measure the choice on test at the end."""

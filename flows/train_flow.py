@@ -28,6 +28,7 @@ from thumbtune.parameters import (
 from thumbtune.store.disk import disk_errors_explained
 from thumbtune.store.workspace import Workspace
 from thumbtune.tasks.call_youtube import call_youtube
+from thumbtune.tasks.cancelling import end_tasks
 from thumbtune.tasks.notifications import notify_failure
 from thumbtune.tasks.runs import as_deployed, run_name, tag_run, tags_of
 from thumbtune.text.escaping import for_terminal
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     persist_result=False,
     on_failure=[notify_failure],
     on_crashed=[notify_failure],
+    on_cancellation=[end_tasks],
 )
 @takes(TrainParameters)
 def train(parameters: TrainParameters) -> "TrainRun":

@@ -13,6 +13,7 @@ import sys
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
+from prefect.states import Completed, State
 
 from thumbtune.channel.lookup import identify
 from thumbtune.channel.news import News, read_channels, with_fresh_list
@@ -40,7 +41,7 @@ class WatchError(UserError):
 
 @flow(name="watch", persist_result=False, on_failure=[notify_failure], on_crashed=[notify_failure])
 @takes(WatchParameters)
-def watch(options: WatchParameters) -> list[News]:
+def watch(options: WatchParameters) -> State[list[News]]:
     """Look for new videos of every channel, and start training where there are enough."""
     tag_run()
     news: list[News] = []
@@ -76,7 +77,15 @@ def watch(options: WatchParameters) -> list[News]:
     create_table_artifact(in_cells(rows), key="watch")
     if failed:
         raise WatchError("; ".join(failed))
-    return news
+    return Completed(data=news, message=told(options, news))
+
+
+def told(options: WatchParameters, news: list[News]) -> str:
+    """What the watch found, for the state of its run."""
+    if not news:
+        return f"{options.channels} lists no channels yet: add yours."
+    new, started = sum(each.new for each in news), sum(each.train for each in news)
+    return f"Channels: {len(news)}; new videos: {new}; trainings started: {started}."
 
 
 def watch_channel(

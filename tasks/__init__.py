@@ -8,7 +8,8 @@ In the order of the story: `resolve_model`, `count_trainable`, `fetch_videos` (`
 `write_sweep`; of the watch `look_for_news`.
 
 Beside them: `caching` decides what need not run again, `retries` what is tried again, `artifacts`
-`progress` and `notifications` tell of a run, `logs` shapes its log, `secret_blocks` holds its keys.
+`progress` and `notifications` tell of a run, `logs` shapes its log, `secret_blocks` holds its keys,
+`runs` names and tags it, `cancelling` ends it.
 """
 
 from thumbtune.channel.secrets import OTHER_PLACES

@@ -154,7 +154,7 @@ def _where_the_report_is(workspace: Workspace, report: Report) -> str:
     """A link, where THUMBTUNE_WEB_URL tells how browsers reach `thumbtune web`."""
     page = f"{workspace}/{report.folder}/report.html"
     if url := os.environ.get("THUMBTUNE_WEB_URL", "").rstrip("/"):
-        return f"[The whole report]({url}/report), as long as this model is in use; {as_code(page)}"
+        return f"The whole report: [on the page]({url}), tab Report; {as_code(page)}"
     return f"The whole report: `thumbtune web`, or {as_code(page)}"
 
 

@@ -36,6 +36,10 @@ def _is_of_the_disk(text: str) -> bool:
     return says_full(text) or says_refused(text)
 
 
+STOPPED = "Execution was aborted by a termination signal"
+"""What Prefect says of a run that was cancelled, or whose worker is stopped: no error of its own."""
+
+
 class OneLine(logging.Filter):
     """Leaves of a user's error one record: the flow run's, which says the sentence."""
 
@@ -46,6 +50,9 @@ class OneLine(logging.Filter):
         if isinstance(sys.exc_info()[1], KeyboardInterrupt):
             record.levelno, record.levelname = logging.INFO, "INFO"  # the user knows
             return True
+        if STOPPED in str(record.msg):
+            record.levelno, record.levelname = logging.INFO, "INFO"
+            return not str(record.msg).startswith("Finished in state")
         if isinstance(record.msg, str) and (state := FINISHED.match(record.msg)):
             return self._finished(record, state)
         error = record.exc_info[1] if record.exc_info else None

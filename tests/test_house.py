@@ -36,6 +36,7 @@ FLOOR = {part: number for number, floor in enumerate(FLOORS) for part in floor}
 NO_STEP = {
     "artifacts",
     "caching",
+    "cancelling",
     "logs",
     "notifications",
     "progress",

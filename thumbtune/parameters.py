@@ -390,9 +390,6 @@ class PublishParameters(_Stage):
 class TrainParameters(_Stage):
     """Adapt CLIP to one YouTube channel's titles and thumbnails."""
 
-    source: SourceName = Field(
-        "youtube", description="Where videos come from; `sample` is bundled and needs no key."
-    )
     channel: str | None = Field(
         None,
         min_length=1,
@@ -400,10 +397,36 @@ class TrainParameters(_Stage):
         "manifest or with yt-dlp's *.info.json; hub: a dataset id or a folder with one; `:name` "
         "behind it chooses a configuration.",
     )
+    source: SourceName = Field(
+        "youtube", description="Where videos come from; `sample` is bundled and needs no key."
+    )
     model: str = Field(
         "sentence-transformers/clip-ViT-L-14",
         min_length=1,
         description="Hub id or folder of the CLIP to fine-tune, or `sample` for the bundled one.",
+    )
+    training: TrainingParameters = Field(TrainingParameters(), description="Fine-tuning.")
+    evaluation: EvaluationParameters = Field(
+        EvaluationParameters(), description="Metrics and their intervals."
+    )
+    promotion: PromotionParameters = Field(
+        PromotionParameters(), description="Champion and challenger."
+    )
+    videos: VideosParameters = Field(VideosParameters(), description="Which videos are taken.")
+    negatives: NegativesParameters = Field(
+        NegativesParameters(), description="The wrong title beside each thumbnail."
+    )
+    split: SplitParameters = Field(
+        SplitParameters(), description="Division into train, valid and test."
+    )
+    thumbnails: ThumbnailsParameters = Field(
+        ThumbnailsParameters(), description="Fetching and checking of thumbnails."
+    )
+    features: FeaturesParameters = Field(
+        FeaturesParameters(), description="Running the frozen towers."
+    )
+    publish: PublishParameters = Field(
+        PublishParameters(), description="Optional push to the Hugging Face hub."
     )
     workspace: Annotated[str, BeforeValidator(str), CHANGES_NOTHING] = Field(
         DEFAULT_WORKSPACE,
@@ -414,29 +437,6 @@ class TrainParameters(_Stage):
     seed: int = Field(42, ge=0, lt=2**32, description="Seed of every random choice.")
     refresh: Annotated[bool, CHANGES_NOTHING] = Field(
         False, description="Run every stage again, even those already done for these inputs."
-    )
-    videos: VideosParameters = Field(VideosParameters(), description="Which videos are taken.")
-    split: SplitParameters = Field(
-        SplitParameters(), description="Division into train, valid and test."
-    )
-    negatives: NegativesParameters = Field(
-        NegativesParameters(), description="The wrong title beside each thumbnail."
-    )
-    thumbnails: ThumbnailsParameters = Field(
-        ThumbnailsParameters(), description="Fetching and checking of thumbnails."
-    )
-    features: FeaturesParameters = Field(
-        FeaturesParameters(), description="Running the frozen towers."
-    )
-    training: TrainingParameters = Field(TrainingParameters(), description="Fine-tuning.")
-    evaluation: EvaluationParameters = Field(
-        EvaluationParameters(), description="Metrics and their intervals."
-    )
-    promotion: PromotionParameters = Field(
-        PromotionParameters(), description="Champion and challenger."
-    )
-    publish: PublishParameters = Field(
-        PublishParameters(), description="Optional push to the Hugging Face hub."
     )
 
     def for_learning(self) -> Self:
