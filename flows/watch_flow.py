@@ -39,7 +39,13 @@ class WatchError(UserError):
     """Some channels could not be watched; the others were."""
 
 
-@flow(name="watch", persist_result=False, on_failure=[notify_failure], on_crashed=[notify_failure])
+@flow(
+    name="watch",
+    flow_run_name="watch {channels}",
+    persist_result=False,
+    on_failure=[notify_failure],
+    on_crashed=[notify_failure],
+)
 @takes(WatchParameters)
 def watch(options: WatchParameters) -> State[list[News]]:
     """Look for new videos of every channel, and start training where there are enough."""

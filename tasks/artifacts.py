@@ -264,14 +264,15 @@ def recipe_table(plan: Plan) -> list[dict[str, str]]:
 def metrics_table(
     untouched: Evaluation, article: Evaluation | None, fine_tuned: Evaluation
 ) -> list[dict[str, str]]:
-    """One row per metric, what decides first; few columns, since the UI shows five at once."""
+    """One row per metric, what decides first; the UI shows some four columns at once."""
+    of_splits = len(untouched.splits) > 1
     return [
         {
-            "metric": f"{row.metric}, {row.split.replace('_', ' ')}",
-            "chance": "" if row.chance is None else f"{row.chance:.3f}",
+            "metric": f"{row.split} {row.metric}" if of_splits else row.metric,
             "untouched": _with_interval(row.untouched, row.untouched_interval),
-            "article's recipe": _with_interval(row.article, row.article_interval),
+            "article": _with_interval(row.article, row.article_interval),
             "fine-tuned": _with_interval(row.fine_tuned, row.fine_tuned_interval),
+            "chance": "" if row.chance is None else f"{row.chance:.3f}",
         }
         for row in compare(untouched, article, fine_tuned)
     ]

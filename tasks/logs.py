@@ -37,7 +37,7 @@ def _is_of_the_disk(text: str) -> bool:
 
 
 STOPPED = "Execution was aborted by a termination signal"
-"""What Prefect says of a run that was cancelled, or whose worker is stopped: no error of its own."""
+"""What Prefect says of a run that was cancelled, or whose worker is stopped: it is no error."""
 
 
 class OneLine(logging.Filter):

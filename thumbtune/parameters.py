@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -387,12 +388,20 @@ class PublishParameters(_Stage):
     )
 
 
+def _none_if_empty(asked: Any) -> Any:
+    """A form's field that nothing was written into."""
+    return None if asked == "" else asked
+
+
+AS_TEXT = WithJsonSchema({"type": "string"})
+"""A field for text in Prefect's form, where a choice between text and nothing would be offered."""
+
+
 class TrainParameters(_Stage):
     """Adapt CLIP to one YouTube channel's titles and thumbnails."""
 
-    channel: str | None = Field(
+    channel: Annotated[str | None, BeforeValidator(_none_if_empty), AS_TEXT] = Field(
         None,
-        min_length=1,
         description="youtube: channel id (UC…), @handle or channel URL; folder: a folder with a "
         "manifest or with yt-dlp's *.info.json; hub: a dataset id or a folder with one; `:name` "
         "behind it chooses a configuration.",
