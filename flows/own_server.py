@@ -19,10 +19,13 @@ from typing import ClassVar
 
 import requests
 
+from thumbtune.errors import UserError
+
+SAID = 2000  # characters of what it has said
 STARTS_IN = 240  # seconds, at most: it makes its database first, and the machine may be busy
 
 
-class OwnServerError(Exception):
+class OwnServerError(UserError):
     """Prefect's server has not started; the message holds what it said."""
 
 
@@ -67,7 +70,10 @@ class OwnServer:
             except (requests.ConnectionError, requests.Timeout):
                 time.sleep(0.1)
         self.said.seek(0)
-        raise OwnServerError(f"Prefect's server did not start: {self.said.read().decode()}")
+        raise OwnServerError(
+            f"Prefect's server did not start: {self.said.read().decode(errors='replace')[-SAID:]} "
+            "Start one with `prefect server start`, and set PREFECT_API_URL to its address."
+        )
 
     def stop(self) -> None:
         """Let it end, and wait until it has written what it was told."""

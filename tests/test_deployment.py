@@ -1,14 +1,18 @@
 """The deployments of prefect.yaml, on a real Prefect server with a real process worker."""
 
 import json
+import logging
+import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 import requests
 
 from tests.prefect_server import Server, wait_until
+from thumbtune.tasks.cancelling import KEPT
 
 pytestmark = pytest.mark.whole
 
@@ -55,36 +59,91 @@ def test_the_watch_is_scheduled_every_morning_from_its_deployment_on(server: Ser
     assert [(time.date() - mornings[0].date()).days for time in mornings] == [0, 1, 2]
 
 
+def logged(server: Server, run: dict[str, Any]) -> list[dict[str, Any]]:
+    of_run = {"flow_run_id": {"any_": [run["id"]]}}
+    asked = {"logs": of_run, "sort": "TIMESTAMP_ASC", "limit": 200}
+    return requests.post(f"{server.api}/logs/filter", json=asked, timeout=60).json()
+
+
+def steps(server: Server, run: dict[str, Any]) -> dict[str, str]:
+    """Name of a task run → its state."""
+    asked = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    found = requests.post(f"{server.api}/task_runs/filter", json=asked, timeout=60).json()
+    return {step["name"]: step["state_name"] for step in found}
+
+
 @pytest.mark.compatibility
 def test_a_worker_runs_a_deployment_with_changed_parameters_and_posts_the_artifacts(
     server: Server, tmp_path: Path
 ) -> None:
+    """A run gives one number of a group: the others are the deployment's, not the defaults."""
     server.prefect(
         *("deployment", "run", "train/sample"),
         *("--param", f"workspace={json.dumps(str(tmp_path / 'workspace'))}"),
-        *("--param", 'training={"epochs": 1, "learning_rate": 0.001}'),
+        *("--param", 'training={"epochs": 1}'),
     )
     server.prefect("worker", "start", "--pool", "thumbtune", "--run-once")
     run = server.runs("train")[-1]
     assert run["state_type"] == "COMPLETED", run["state"]
     assert run["parameters"]["negatives"] == {"text_model": "sample"}  # as in prefect.yaml
-    assert run["parameters"]["training"]["epochs"] == 1
+    said = [line["message"] for line in logged(server, run)]
+    assert "Taken from the deployment: training.learning_rate 0.001" in said
+    assert any("training.epochs 1 (there 10)" in line for line in said)
+
+    assert run["name"] == "train sample"
+    assert {"channel:sample", "source:sample", "trigger:by-hand", "training"} <= set(run["tags"])
+    assert {"fetch-thumbnails 1-100", "resolve-model model", "train"} <= set(steps(server, run))
 
     artifacts = {
         artifact["key"]: artifact
         for artifact in server.find("artifacts")
-        if artifact["flow_run_id"] == run["id"]
+        if artifact["flow_run_id"] == run["id"] and artifact["key"]
     }
-    assert set(artifacts) == {
+    [channel] = {key.rpartition("sample-")[2] for key in artifacts}
+    kinds = {key.removesuffix(f"-sample-{channel}"): each for key, each in artifacts.items()}
+    assert set(kinds) == {
         "data-funnel",
         "metrics",
         "parameters",
         "promotion",
         "recipe",
+        "summary",
         "trainable-parameters",
         "worst-misses",
     }
-    values = {row["parameter"]: row["value"] for row in json.loads(artifacts["parameters"]["data"])}
-    assert values["training.epochs"] == "1"
+    values = {row["parameter"]: row["value"] for row in json.loads(kinds["parameters"]["data"])}
+    assert (values["training.epochs"], values[r"training.learning\_rate"]) == ("1", "0.001")
+    assert re.fullmatch(r"R@1 0\.\d\d → 0\.\d\d · promoted", kinds["summary"]["description"])
+    assert "# sample: version 1 promoted" in kinds["summary"]["data"]
     [report] = (tmp_path / "workspace" / "models").glob("*/report.html")
     assert report.stat().st_size > 100_000
+
+
+def test_a_run_that_is_cancelled_ends_so_in_its_steps_and_its_log_and_the_next_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    long = {"epochs": 1000, "recipe": "given"}
+    asked = {"workspace": str(tmp_path), "evaluation": {"method": "holdout"}}
+    with server.worker():
+        server.run("train/sample", **asked, training=long)
+        wait_until(lambda: steps(server, server.runs("train")[-1]).get("train") == "Running", 120)
+        run = server.runs("train")[-1]
+        server.prefect("flow-run", "cancel", run["id"])
+        wait_until(lambda: server.runs("train")[-1]["state_name"] == "Cancelled", 90)
+        assert "Cancelled" in steps(server, run).values()
+        assert set(steps(server, run).values()) <= {"Cancelled", "Completed", "Cached"}
+        assert KEPT in [line["message"] for line in logged(server, run)]
+        assert not [line for line in logged(server, run) if line["level"] >= logging.ERROR]
+
+        before = sum(each["state_type"] == "COMPLETED" for each in server.runs("train"))
+        server.run("train/sample", **asked, training={**long, "epochs": 1})
+        after = server.wait_for_runs("train", before + 1)[-1]
+        assert steps(server, after)["encode-features 1-272"] == "Cached"
+
+
+def test_a_watch_of_no_channels_ends_in_a_state_that_says_so(server: Server) -> None:
+    server.run("watch/watch")
+    server.prefect("worker", "start", "--pool", "thumbtune", "--run-once")
+    [run] = [run for run in server.runs("watch") if run["state_type"] == "COMPLETED"]
+    assert run["name"] == "watch channels.yaml"
+    assert run["state"]["message"] == "channels.yaml lists no channels yet: add yours."

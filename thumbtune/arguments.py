@@ -71,13 +71,15 @@ def _with_channel(words: Sequence[str], model: type[BaseModel]) -> list[str]:
     if "channel" not in model.model_fields:
         return list(words)
     takes_none = {option for option, field in _options(model) if field.annotation is bool}
-    named, follows = list[str](), False
+    named, follows, bare = list[str](), False, 0
     for word in words:
         if not follows and not word.startswith("-"):
             named.append("--channel")
+            bare += 1
         follows = word.startswith("--") and "=" not in word and word not in takes_none
         named.append(word)
-    if sum(word == "--channel" or word.startswith("--channel=") for word in named) > 1:
+    given = sum(word == "--channel" or word.startswith("--channel=") for word in named)
+    if bare and given > 1:
         _exit(["--channel: give one channel. Each value of an option follows it."])
     return named
 

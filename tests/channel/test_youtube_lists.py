@@ -25,6 +25,7 @@ from thumbtune.channel.sources.youtube.api import (
 )
 from thumbtune.channel.sources.youtube.listing import NoVideosError, find_channel, list_channel
 from thumbtune.channel.sources.youtube.unfinished import ListCalls, close_listing
+from thumbtune.clip.models import find_model
 from thumbtune.errors import SourceError
 from thumbtune.flows.training import collect
 from thumbtune.parameters import TrainParameters
@@ -175,7 +176,7 @@ def test_a_refresh_uses_nothing_that_an_unfinished_list_has_left(
 
     @flow(name="collect")
     def collect_flow() -> None:
-        collect(workspace, parameters, Stages(workspace, refresh), None)
+        collect(workspace, parameters, Stages(workspace, refresh), find_model("sample"), None)
 
     with pytest.raises(QuotaUsedUpError):
         listing(workspace)

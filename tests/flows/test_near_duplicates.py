@@ -10,6 +10,7 @@ from prefect import flow
 
 from benchmarks.near_duplicates import captioned, cropped, recompressed
 from thumbtune.channel.lookup import identify
+from thumbtune.clip.models import find_model
 from thumbtune.data.splits import fold_numbers
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.training import collect
@@ -60,7 +61,8 @@ def examples(workspace: Workspace, channel: Path, method: str = "holdout") -> di
     def run() -> list[Example]:
         identify(workspace, parameters)
         stages = Stages(workspace, refresh=False)
-        return workspace.read_table(collect(workspace, parameters, stages, None)[2], Example)
+        found = collect(workspace, parameters, stages, find_model("sample"), None)
+        return workspace.read_table(found[3], Example)
 
     return {row.id: row for row in run()}
 

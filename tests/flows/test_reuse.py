@@ -45,7 +45,9 @@ def list_again(workspace: Workspace, hours: float) -> Table:
     @flow(name="list")
     def beginning() -> Table:
         identify(workspace, parameters)
-        return collect(workspace, parameters, Stages(workspace, False), None)[1]
+        return collect(workspace, parameters, Stages(workspace, False), find_model("sample"), None)[
+            1
+        ]
 
     return beginning()
 

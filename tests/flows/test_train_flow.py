@@ -80,15 +80,25 @@ def examples_of(options: dict[str, Any]) -> tuple[Workspace, list[Example]]:
     return workspace, workspace.read_table(Table(path=path, fingerprint="", rows=0), Example)
 
 
+KINDS = (
+    *("summary", "metrics", "recipe", "parameters", "data-funnel", "trainable-parameters"),
+    *("loss-curve", "worst-misses", "promotion", "field"),
+    *("sweep-comparison", "sweep-trials", "sweep-plot"),
+)
+
+
 def posted_artifacts() -> dict[str, Artifact]:
-    """Key → the newest artifact."""
+    """Kind → the newest artifact; behind it the key names the channel."""
 
     async def read() -> list[Artifact]:
         async with get_client() as client:
             return await client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
 
-    newest_first = asyncio.run(read())
-    return {artifact.key: artifact for artifact in reversed(newest_first) if artifact.key}
+    posted: dict[str, Artifact] = {}
+    for artifact in reversed(asyncio.run(read())):
+        kind = next((kind for kind in KINDS if str(artifact.key).startswith(f"{kind}-")), "")
+        posted[kind] = artifact
+    return posted
 
 
 def work_of_the_last_run() -> dict[str, str]:

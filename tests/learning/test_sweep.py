@@ -19,7 +19,8 @@ from tests.flows.test_train_flow import posted_artifacts
 from thumbtune.arguments import parse_command_line
 from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example
-from thumbtune.flows.sweep_flow import SweepRun, main, sweep
+from thumbtune.flows.searching import SweepRun
+from thumbtune.flows.sweep_flow import main, sweep
 from thumbtune.flows.train_flow import train
 from thumbtune.learning.candidates import Recipe
 from thumbtune.learning.recipes import RecipeTrainer, Sweep, Trial

@@ -38,6 +38,10 @@ KEYS = {
 }
 
 
+CHANNEL = "-tester-a967e344"
+"""Behind each kind: the channel's folder in the registry, in small letters."""
+
+
 @flow
 def posting(*arguments: Any) -> tuple[str, int]:
     """Report and post, as the train flow does; the run's id and the number of cached steps."""
@@ -55,7 +59,9 @@ def artifacts_of(run: str) -> dict[str, Any]:
         async with get_client() as client:
             return await client.read_artifacts(artifact_filter=of_run)
 
-    return {artifact.key: artifact.data for artifact in asyncio.run(read())}
+    return {
+        str(artifact.key).removesuffix(CHANNEL): artifact.data for artifact in asyncio.run(read())
+    }
 
 
 def picture_in(markdown: str) -> Image.Image:
@@ -75,21 +81,13 @@ def test_every_run_posts_its_tables_and_pictures_also_from_the_cache(workspace: 
     assert set(artifacts) == KEYS
     assert artifacts_of(again) == artifacts
 
-    [recall] = [
-        row
-        for row in json.loads(artifacts["metrics"])
-        if (row["split"], row["metric"]) == ("test", "Recall@1")
-    ]
+    [recall] = [row for row in json.loads(artifacts["metrics"]) if row["metric"] == "test Recall@1"]
     assert recall == {
-        "split": "test",
-        "metric": "Recall@1",
+        "metric": "test Recall@1",
+        "untouched": "0.500 (0.40–0.60)",
+        "article": "0.625 (0.53–0.72)",
+        "fine-tuned": "0.750 (0.65–0.85)",
         "chance": "0.083",
-        "untouched": "0.500",
-        "article's recipe": "0.625",
-        "fine-tuned": "0.750",
-        "change": "+0.250",
-        "untouched 95 %": "0.40–0.60",
-        "fine-tuned 95 %": "0.65–0.85",
     }
     assert json.loads(artifacts["data-funnel"]) == [
         {

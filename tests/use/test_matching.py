@@ -244,10 +244,10 @@ def test_where_no_model_is_the_error_tells_how_to_train_one(tmp_path: Path) -> N
     told = str(caught.value)
     assert told.startswith(f"no model of @nobody in {place}. Train one: `")
     command = shlex.split(told.split("`")[1])
+    assert (Path(command[0]).name, command[1]) == ("thumbtune", "train")
     assert parse_command_line(TrainParameters, command[2:]) == TrainParameters(
         channel="@nobody", workspace=str(place)
     )
-    assert Path(command[1]).read_text().startswith('"""The main flow')
 
 
 @pytest.mark.parametrize(
