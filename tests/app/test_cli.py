@@ -114,6 +114,47 @@ def test_models_tells_how_a_champion_does_on_later_videos(
     assert rows[1]["field"] is None
 
 
+def test_runs_are_compared_by_what_differs_with_their_intervals(
+    version: Version, workspace: Workspace
+) -> None:
+    registry = Registry(workspace, "youtube", "@tester")
+    longer = version.parameters.training.model_copy(update={"epochs": 9})
+    with_intervals = registry.add(
+        version.model.model_copy(update={"fingerprint": "of another"}),
+        version.untouched,
+        version.parameters.model_copy(update={"training": longer}),
+        version.examples,
+        [],
+        [],
+        {"Recall@1": 0.75, "MRR": 0.8},
+        gallery=12.0,
+        intervals={"Recall@1": (0.5, 0.9)},
+    )
+    done = thumbtune(workspace, "runs", "--channel", "@tester", "--compare")
+    rows = {
+        cells[0]: cells[1:]
+        for line in done.stdout.splitlines()
+        if line.startswith("│")
+        for cells in [[cell.strip() for cell in line.strip("│").split("│")]]
+    }
+    assert rows == {
+        "among so many titles": ["", "12"],
+        "Recall@1": ["0.500", "0.750 (0.500–0.900)"],
+        "Recall@5": ["", ""],
+        "MRR": ["", "0.800"],
+        "training.epochs": ["2", "9"],
+    }
+    told = json.loads(thumbtune(workspace, "runs", "--channel", "@tester", "--json").stdout)
+    assert [each["parameters"] for each in told] == [
+        {"training.epochs": "2"},
+        {"training.epochs": "9"},
+    ]
+    assert told[1]["intervals"] == {"Recall@1": [0.5, 0.9]}
+    shown = thumbtune(workspace, "runs", "--channel", "@tester", "--last", "1").stdout
+    assert f"Version {with_intervals.number} (" in shown
+    assert "Version 1 (" not in shown
+
+
 def test_rollback_makes_a_version_the_champion(registry: Registry, workspace: Workspace) -> None:
     done = thumbtune(workspace, "rollback", "2", "--channel", "@tester", "--why", "I like it")
     assert done.stdout == f"Champion of {registry.name}: version 2\n"

@@ -53,15 +53,18 @@ def posting(*arguments: Any) -> tuple[str, int]:
     return flow_run.id, stages.cached.total()
 
 
-def artifacts_of(run: str) -> dict[str, Any]:
+def read_artifacts(run: str) -> list[Any]:
     async def read() -> list[Any]:
         of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[UUID(run)]))
         async with get_client() as client:
             return await client.read_artifacts(artifact_filter=of_run)
 
-    return {
-        str(artifact.key).removesuffix(CHANNEL): artifact.data for artifact in asyncio.run(read())
-    }
+    return asyncio.run(read())
+
+
+def artifacts_of(run: str) -> dict[str, Any]:
+    """Kind → the data."""
+    return {str(each.key).removesuffix(CHANNEL): each.data for each in read_artifacts(run)}
 
 
 def picture_in(markdown: str) -> Image.Image:

@@ -18,6 +18,7 @@ from thumbtune.channel.quota import spent_today
 from thumbtune.channel.secrets import MissingSecretError
 from thumbtune.errors import UserError
 from thumbtune.parameters import TrainParameters, VideosParameters
+from thumbtune.store.disk import in_plain_words
 from thumbtune.store.storage import is_url
 from thumbtune.store.workspace import Workspace, mirrors
 from thumbtune.tasks.secret_blocks import read_secret_early
@@ -62,8 +63,8 @@ def examine(workspace: str, model: str) -> Iterator[Check]:
     for name, check in checks.items():
         try:
             state, told = check()
-        except UserError as error:
-            state, told = "fault", str(error)
+        except (UserError, OSError) as error:
+            state, told = "fault", in_plain_words(error)
         yield Check(name=name, state=state, told=told)
 
 
