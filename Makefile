@@ -7,9 +7,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: train test test-fast test-whole test-postgresql bench-quick matrix audit lint lock clean
 
 train: $(INSTALLED) ## fine-tune the bundled CLIP on the bundled channel
-	$(BIN)/python flows/train_flow.py --source sample --model sample \
-	  --negatives.text_model sample \
-	  --training.epochs 10 --training.learning_rate 0.001
+	$(BIN)/thumbtune demo
 
 # One process more than there are cores, at most four: tests wait for servers half of their time.
 PROCESSES := $(shell $(PYTHON) -c "import os; print(min(4, os.cpu_count() + 1))")

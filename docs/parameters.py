@@ -11,9 +11,9 @@ from pydantic import BaseModel
 from thumbtune.parameters import SweepParameters, TrainParameters, WatchParameters
 
 FLOWS: dict[str, type[BaseModel]] = {
-    "train_flow.py": TrainParameters,
-    "sweep_flow.py": SweepParameters,
-    "watch_flow.py": WatchParameters,
+    "thumbtune train": TrainParameters,
+    "thumbtune sweep": SweepParameters,
+    "thumbtune watch": WatchParameters,
 }
 INTRODUCTION = """\
 # Parameters
@@ -23,8 +23,8 @@ do not edit it by hand.
 
 The same parameters are the command line (`--training.epochs 4`), the form in the Prefect UI and
 the `parameters:` of prefect.yaml and channels.yaml (`training: {epochs: 4}`). `--parameters FILE`
-reads them from a JSON file first. In the form and in prefect.yaml, a stage such as `training` that
-is given replaces the whole stage: what it leaves out has the default below.
+reads them from a JSON file first. What a run of a deployment leaves out of a stage such as
+`training` has the deployment's value; what that leaves out has the default below.
 """
 
 
@@ -36,7 +36,9 @@ def page() -> str:
         schema = model.model_json_schema()
         rows = [row for row in _rows(schema, schema.get("$defs", {}), "") if row not in known]
         known |= set(rows)
-        shared = " It takes those of train_flow.py as well." if script == "sweep_flow.py" else ""
+        shared = (
+            " It takes those of `thumbtune train` as well." if script == "thumbtune sweep" else ""
+        )
         head = "| parameter | values | default | |\n| --- | --- | --- | --- |"
         parts.append(f"## {script}\n\n{model.__doc__}{shared}\n\n{head}\n" + "\n".join(rows) + "\n")
     return "\n".join(parts)

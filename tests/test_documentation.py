@@ -71,7 +71,10 @@ def kind(command: Command) -> str:
             return "extras"
         case name, _ if name in NOT_OURS:
             return "not ours"
-        case ("thumbtune", ["models"]) | ("thumbtune", ["match" | "search" | "index", _, *_]):
+        case ("thumbtune", ["models"] | ["runs", *_]) | (
+            "thumbtune",
+            ["match" | "search" | "index", _, *_],
+        ):
             return "help" if has_placeholder else "run"
         case "thumbtune" | "prefect" | "dask" | "ray", [_, *_]:
             return "help"
@@ -114,7 +117,9 @@ def answer(clone: Clone) -> Answer:
     return cache(lambda line, before=ACTIVATED: clone.run(line, before))
 
 
-SUBCOMMANDS = ("match", "search", "index", "models", "rollback", "web", "deploy")
+FLOWS = ("train", "sweep", "watch", "demo")
+SUBCOMMANDS = ("match", "search", "index", "models", "runs", "rollback", "shrink", "web", "deploy")
+SUBCOMMANDS += ("doctor",)
 SCRIPTS = sorted(
     str(file.relative_to(ROOT))
     for folder in ("benchmarks", "docs", "flows", "sample")
@@ -128,8 +133,10 @@ def help_of(command: Command) -> str:
     """The line that asks a command's program, or its subcommand, for help."""
     program, *arguments = command.words
     if program.endswith(".py"):
-        return f"python {program} --help"
+        return f"python {program} {'--help-all' if program.startswith('flows/') else '--help'}"
     name = Path(program).name
+    if name == "thumbtune" and arguments[0] in FLOWS:
+        return f"thumbtune {arguments[0]} --help-all"
     if name == "python" and arguments[0] == "-m":
         return f"python -m {arguments[1]} --help"
     words = [word for word in arguments if not word.startswith("-")]
@@ -201,6 +208,7 @@ def test_programs_of_others_are_named_where_they_are_used(command: Command) -> N
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_options_that_are_named_alone_exist(page: Path, answer: Answer) -> None:
     helps = [f"thumbtune {name} --help" for name in SUBCOMMANDS]
+    helps += [f"thumbtune {name} --help-all" for name in FLOWS]
     helps += [f"python {script} --help" for script in SCRIPTS]
     known = set().union(*(offered(answer(line).stdout) for line in helps))
     for code in options(page):
@@ -299,7 +307,7 @@ def test_a_training_ends_with_the_commands_to_run_next(
     assert title in rows[0]
     for line in (search, web):
         assert clone.run(f"{line} --help", cwd=tmp_path).returncode == 0
-    assert f"{clone.folder}/flows/train_flow.py --channel @handle" in training
+    assert f"{clone.folder}/.venv/bin/thumbtune train --channel @handle" in training
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
