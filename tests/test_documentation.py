@@ -49,7 +49,7 @@ COMMANDS = sorted(
 """Each once, where it comes first."""
 MATCH = ("thumbtune", "match")
 PLACEHOLDER = re.compile(r"…|://")
-NOT_OURS = {"apt", "docker", "yt-dlp"}
+NOT_OURS = {"apt", "curl", "docker", "yt-dlp"}
 """Programs that neither the project nor its environment brings."""
 
 
@@ -119,7 +119,7 @@ def answer(clone: Clone) -> Answer:
 
 FLOWS = ("train", "sweep", "watch", "demo")
 SUBCOMMANDS = ("match", "search", "index", "models", "runs", "rollback", "shrink", "web", "deploy")
-SUBCOMMANDS += ("doctor",)
+SUBCOMMANDS += ("doctor", "serve")
 SCRIPTS = sorted(
     str(file.relative_to(ROOT))
     for folder in ("benchmarks", "docs", "flows", "sample")
@@ -196,6 +196,7 @@ def test_what_pip_is_to_install_is_an_extra(command: Command) -> None:
 def test_programs_of_others_are_named_where_they_are_used(command: Command) -> None:
     uses = {
         "apt": ".ci/run",
+        "curl": ".ci/run",
         "docker": "compose.yaml",
         "yt-dlp": "thumbtune/channel/sources/folder/listing.py",
     }

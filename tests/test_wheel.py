@@ -127,6 +127,19 @@ def test_beside_other_peoples_modules_a_training_helps(trained: str) -> None:
     assert "0.257 untouched → 0.294 the article's recipe → 0." in trained
 
 
+def test_the_demo_needs_nothing_set_up_and_a_second_one_has_nothing_to_do(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """It has a Prefect server of its own for as long as it lasts."""
+    first = installed.thumbtune("demo", HOME=str(tmp_path))
+    assert first.startswith("Ahead: 274 videos (listed now); 274 thumbnails stored, 0 to fetch; ")
+    assert "0.257 untouched → 0.294 the article's recipe → 0." in first
+    [log] = [line.partition(" ")[2].strip() for line in first.splitlines() if "Log:" in line]
+    assert "Finished in state Completed" in Path(log).read_text()
+    again = installed.thumbtune("demo", HOME=str(tmp_path))
+    assert again.startswith("Nothing to do: ")
+
+
 def test_what_it_says_to_run_next_runs(trained: str, installed: Installed) -> None:
     [match] = [line.strip() for line in trained.splitlines() if "thumbtune match" in line]
     assert "cosine" in installed.run("bash", "-c", match).stdout

@@ -593,6 +593,32 @@ def web(
         serve(registry.workspace, registry, host, port, root_path, allowed_host or ())
 
 
+@app.command(rich_help_panel=USE)
+def serve(
+    channel: Channel = None,
+    source: Source = None,
+    workspace: Place = WORKSPACE,
+    host: Annotated[
+        str, typer.Option(help="0.0.0.0 lets in other machines; the service asks for no password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 7861,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Behind a reverse proxy: the name it is asked by; several are possible."),
+    ] = None,
+) -> None:
+    """Answer other programs over HTTP: /match, /search, /health, with the JSON of this command."""
+    with errors_in_words():
+        from thumbtune.app.address import check_address
+
+        check_address(host, port, "", allowed_host or ())
+        registry = registry_at(workspace, source, channel)
+        with many_imports():
+            from thumbtune.app.service import serve as start
+
+        start(registry, host, port, allowed_host or ())
+
+
 MARKS = {"ok": ("✓", "green"), "note": ("•", "yellow"), "fault": ("✗", "red")}
 
 

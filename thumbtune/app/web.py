@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache, lru_cache, wraps
+from functools import cache, wraps
 from html import escape
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
@@ -22,7 +22,8 @@ from jinja2 import Environment
 from PIL import Image
 
 from thumbtune.app.address import check_address
-from thumbtune.channel.registry import Registry, Version
+from thumbtune.app.in_use import MAX_CHARACTERS, Champion, QuestionError, check_titles
+from thumbtune.channel.registry import Registry
 from thumbtune.data.thumbnails import BadThumbnailError, Example, load_image
 from thumbtune.errors import UserError
 from thumbtune.reporting.figures import as_jpeg
@@ -32,10 +33,6 @@ from thumbtune.store.workspace import Workspace
 from thumbtune.text.titles import is_blank
 from thumbtune.use.indexing import (
     Hit,
-    Indexed,
-    ThumbnailIndex,
-    index_channel,
-    open_index,
     search_picture,
     search_words,
 )
@@ -44,9 +41,7 @@ from thumbtune.use.matching import (
     Matcher,
     NoModelError,
     PictureError,
-    champion_of,
     counted,
-    examples_of,
 )
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read while Gradio is imported
@@ -56,11 +51,8 @@ import gradio as gr
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
-MAX_TITLES = 50
-MAX_CHARACTERS = 200  # of a title; YouTube allows 100
 MAX_UPLOAD = "20mb"
 MAX_FOUND = 48
-CHOICES = 60  # thumbnails of the channel that are offered
 PREVIEW = (320, 180)  # pixels, of those
 FOUND = (460, 259)  # pixels, of a thumbnail that was found
 
@@ -78,10 +70,6 @@ RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_p
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
-class QuestionError(UserError, ValueError):
-    """The page was asked what it cannot answer; the message says what to give instead."""
-
-
 class Line(NamedTuple):
     """One title under both models."""
 
@@ -90,59 +78,6 @@ class Line(NamedTuple):
     untouched: Fit
     untouched_place: int
     """Among the titles, 1 is best."""
-
-
-class Champion:
-    """A channel's model in use, loaded when first needed; a promotion counts from the next use."""
-
-    def __init__(self, workspace: Workspace, registry: Registry) -> None:
-        self.workspace = workspace
-        self.registry = registry
-        self._matcher = lru_cache(2)(self._load)  # before and after training
-        self._indexed = cache(self._index)
-        self._opened = lru_cache(1)(self._open)
-
-    def version(self) -> Version:
-        """The version in use; NoModelError if there is none."""
-        return champion_of(self.registry)
-
-    def matcher(self, untouched: bool = False) -> Matcher:
-        """Its model, or the one that it was trained from."""
-        return self._matcher(self.version().number, untouched)
-
-    def _load(self, number: int, untouched: bool) -> Matcher:
-        return Matcher.of_version(self.workspace, self.registry.version(number), untouched)
-
-    def index(self) -> ThumbnailIndex:
-        """The channel's pictures as the model sees them, with those that joined since.
-
-        To open it checks every byte, so it stays open until index.json, which names its files by
-        their checksums, says something else.
-
-        Raises:
-            NoIndexError: it is gone or damaged.
-        """
-        place = self._indexed(self.version().number).folder
-        names = b""
-        with suppress(OSError):
-            names = self.workspace.read(f"{place}/index.json")
-        return self._opened(place, names)
-
-    def _open(self, place: str, names: bytes) -> ThumbnailIndex:
-        return open_index(self.workspace, place)
-
-    def gone(self) -> dict[str, int]:
-        """Why pictures of the channel are not in its index → how many."""
-        return self._indexed(self.version().number).dropped
-
-    def _index(self, number: int) -> Indexed:
-        version, matcher = self.registry.version(number), self._matcher(number, False)
-        return index_channel(self.workspace, version, matcher)
-
-    def choices(self) -> list[Example]:
-        """Videos of the channel that had no part in its training."""
-        rows = examples_of(self.workspace, self.version())
-        return [row for row in rows if row.split == "test"][:CHOICES]
 
 
 def read_titles(text: str) -> list[str]:
@@ -154,18 +89,7 @@ def read_titles(text: str) -> list[str]:
     titles = list(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))
     if not titles:
         raise QuestionError("There is no title yet. Type title ideas, one a line.")
-    if len(titles) > MAX_TITLES:
-        raise QuestionError(
-            f"These are {len(titles)} titles; {MAX_TITLES} can be matched at a time. "
-            "Remove some lines."
-        )
-    for number, title in enumerate(titles, 1):
-        if len(title) > MAX_CHARACTERS:
-            raise QuestionError(
-                f"Title {number} has {len(title)} characters; {MAX_CHARACTERS} is the most "
-                f"(YouTube takes 100). Shorten “{title[:40]}…”."
-            )
-    return titles
+    return check_titles(titles)
 
 
 def read_upload(upload: dict[str, Any] | None, matcher: Matcher) -> Image.Image:

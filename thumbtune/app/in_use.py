@@ -1,0 +1,93 @@
+"""The model in use of a channel, for who asks it again and again: the page and the service."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, lru_cache
+
+from thumbtune.channel.registry import Registry, Version
+from thumbtune.data.thumbnails import Example
+from thumbtune.errors import UserError
+from thumbtune.store.workspace import Workspace
+from thumbtune.use.indexing import Indexed, ThumbnailIndex, index_channel, open_index
+from thumbtune.use.matching import Matcher, champion_of, examples_of
+
+MAX_TITLES = 50
+MAX_CHARACTERS = 200  # of a title; YouTube allows 100
+CHOICES = 60  # thumbnails of the channel that are offered
+
+
+class QuestionError(UserError, ValueError):
+    """The page was asked what it cannot answer; the message says what to give instead."""
+
+
+class Champion:
+    """A channel's model in use, loaded when first needed; a promotion counts from the next use."""
+
+    def __init__(self, workspace: Workspace, registry: Registry) -> None:
+        self.workspace = workspace
+        self.registry = registry
+        self._matcher = lru_cache(2)(self._load)  # before and after training
+        self._indexed = cache(self._index)
+        self._opened = lru_cache(1)(self._open)
+
+    def version(self) -> Version:
+        """The version in use; NoModelError if there is none."""
+        return champion_of(self.registry)
+
+    def matcher(self, untouched: bool = False) -> Matcher:
+        """Its model, or the one that it was trained from."""
+        return self._matcher(self.version().number, untouched)
+
+    def _load(self, number: int, untouched: bool) -> Matcher:
+        return Matcher.of_version(self.workspace, self.registry.version(number), untouched)
+
+    def index(self) -> ThumbnailIndex:
+        """The channel's pictures as the model sees them, with those that joined since.
+
+        To open it checks every byte, so it stays open until index.json, which names its files by
+        their checksums, says something else.
+
+        Raises:
+            NoIndexError: it is gone or damaged.
+        """
+        place = self._indexed(self.version().number).folder
+        names = b""
+        with suppress(OSError):
+            names = self.workspace.read(f"{place}/index.json")
+        return self._opened(place, names)
+
+    def _open(self, place: str, names: bytes) -> ThumbnailIndex:
+        return open_index(self.workspace, place)
+
+    def gone(self) -> dict[str, int]:
+        """Why pictures of the channel are not in its index → how many."""
+        return self._indexed(self.version().number).dropped
+
+    def _index(self, number: int) -> Indexed:
+        version, matcher = self.registry.version(number), self._matcher(number, False)
+        return index_channel(self.workspace, version, matcher)
+
+    def choices(self) -> list[Example]:
+        """Videos of the channel that had no part in its training."""
+        rows = examples_of(self.workspace, self.version())
+        return [row for row in rows if row.split == "test"][:CHOICES]
+
+
+def check_titles(titles: Sequence[str]) -> list[str]:
+    """Titles that can be matched at a time.
+
+    Raises:
+        QuestionError: one is too long, or there are too many.
+    """
+    if len(titles) > MAX_TITLES:
+        raise QuestionError(
+            f"These are {len(titles)} titles; {MAX_TITLES} can be matched at a time. "
+            "Remove some lines."
+        )
+    for number, title in enumerate(titles, 1):
+        if len(title) > MAX_CHARACTERS:
+            raise QuestionError(
+                f"Title {number} has {len(title)} characters; {MAX_CHARACTERS} is the most "
+                f"(YouTube takes 100). Shorten “{title[:40]}…”."
+            )
+    return list(titles)
