@@ -44,7 +44,7 @@ class Finished(BaseModel):
     decisions: int
     """How many had been made on the channel's versions."""
     told: str = ""
-    """What was printed at its end; "" if it did not run on a command line."""
+    """What was printed at its end."""
 
     @classmethod
     def of(
@@ -91,16 +91,15 @@ class Finished(BaseModel):
         )
 
 
-def keep(registry: Registry, finished: Finished) -> None:
-    """Write it down, in the place of an earlier run's."""
-    registry.workspace.write(_place(registry), finished.model_dump_json().encode())
+def keep(finished: Finished, told: str) -> None:
+    """Write down what a run that has just finished rests on, in the place of an earlier one's.
 
-
-def keep_told(parameters: TrainParameters, told: str) -> None:
-    """Add what the run that has just finished has said."""
-    registry = _registry(parameters)
-    if (finished := _read(registry)) and finished.parameters == parameters.located():
-        keep(registry, finished.model_copy(update={"told": told}))
+    Args:
+        told: what it has said.
+    """
+    registry = _registry(finished.parameters)
+    content = finished.model_copy(update={"told": told}).model_dump_json()
+    registry.workspace.write(_place(registry), content.encode())
 
 
 def nothing_to_do(parameters: TrainParameters) -> str:
@@ -111,11 +110,7 @@ def nothing_to_do(parameters: TrainParameters) -> str:
     try:
         registry = _registry(parameters)
         finished = _read(registry)
-        if (
-            not finished
-            or not finished.told
-            or not finished.still_holds(registry, parameters.located())
-        ):
+        if not finished or not finished.still_holds(registry, parameters.located()):
             return ""
     except (UserError, OSError):  # the run itself tells what is wrong
         return ""

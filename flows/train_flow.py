@@ -17,8 +17,8 @@ from prefect import flow, get_run_logger
 from thumbtune.channel.lookup import identify
 from thumbtune.channel.preflight import check_training
 from thumbtune.channel.registry import Registry
-from thumbtune.flows import finished
 from thumbtune.flows.command_line import Arguments, Given, run_script
+from thumbtune.flows.finished import keep
 from thumbtune.flows.runners import BY_SETTING, on_the_command_line
 from thumbtune.imports import many_imports
 from thumbtune.parameters import (
@@ -82,7 +82,7 @@ def train_and_tell(parameters: TrainParameters) -> None:
     with on_the_command_line() as log:
         run: TrainRun = train(**dict(parameters))
     told, steps = training.summary(run), next_steps(parameters)
-    finished.keep_told(parameters, f"{told}\n\n{steps}")
+    keep(run.rests_on, f"{told}\n\n{steps}")
     now = f"{run.stages}\nLog:    {log}" if log else run.stages
     print(for_terminal(f"\n{told}\n{now}\n\n{steps}"))
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
 from prefect import get_run_logger
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from thumbtune.channel.listing import Video
 from thumbtune.channel.registry import Decision, Registry, Version
@@ -20,7 +20,7 @@ from thumbtune.clip.precision import ChosenPrecision
 from thumbtune.clip.towers import Precision
 from thumbtune.data.assignments import assigned_before, keep_assigned
 from thumbtune.data.thumbnails import DamagedThumbnailError, ThumbnailBatch, remove_damaged
-from thumbtune.flows import finished
+from thumbtune.flows.finished import Finished
 from thumbtune.flows.runners import with_a_gpu_each
 from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import OUT_OF_FOLD, Evaluation
@@ -90,6 +90,8 @@ class TrainRun(BaseModel):
     """How many videos and thumbnails are not in it, and why."""
     stages: str
     """Which stages were executed and which came from the cache."""
+    rests_on: Finished = Field(exclude=True, repr=False)
+    """By which a later run knows that it has nothing to do."""
 
     @property
     def untouched_recall_at_1(self) -> float:
@@ -198,7 +200,6 @@ def train_and_promote(
     get_run_logger().info("%s %s", left_out(funnel), stages.summary())
     written = {f"{report.folder}/{name}": content for name, content in report.files.items()}
     rests_on = (videos, batches, examples, trained.model, written)
-    finished.keep(registry, finished.Finished.of(registry, parameters, *rests_on))
     return TrainRun(
         model=str(folder_of(trained.model, workspace)),
         report=str(workspace.place(f"{report.folder}/report.html")),
@@ -210,6 +211,7 @@ def train_and_promote(
         verdict=verdict,
         left_out=left_out(funnel),
         stages=stages.summary(),
+        rests_on=Finished.of(registry, parameters, *rests_on),
     )
 
 

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -153,7 +153,9 @@ def _shown(option: str, field: FieldInfo) -> dict[str, Any]:
         return {"action": "store_true", "help": _sentence(field)}
     default = field.default
     told = f" (default: {default})" if default not in (None, "", ()) else ""
-    metavar = option.rpartition(".")[2].removeprefix("--").upper()
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    name = option.rpartition(".")[2].removeprefix("--").upper()
+    metavar = "{" + ",".join(choices) + "}" if choices else name
     return {"metavar": metavar, "help": _sentence(field) + told}
 
 
