@@ -5,6 +5,7 @@ the script too: 8 s more, of which this leaves what the imports do not cover. It
 `python -m thumbtune.flows.own_server PORT` and ends with the script, however that ends.
 """
 
+import argparse
 import atexit
 import os
 import signal
@@ -98,12 +99,15 @@ def has_server() -> bool:
 
 def main() -> None:
     """Serve until standard input ends."""
+    parser = argparse.ArgumentParser(description="Prefect's server, until standard input ends.")
+    parser.add_argument("port", type=int)
+    port = parser.parse_args().port
     import uvicorn
     from prefect.server.api.server import create_app
 
     threading.Thread(target=_end_with_the_script, daemon=True).start()
     app = create_app(ephemeral=True, final=True)
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="error")
 
 
 def _end_with_the_script() -> None:
