@@ -76,7 +76,7 @@ def post_artifacts(
     }
     for kind, (rows, description) in tables.items():
         create_table_artifact(rows, key=name(kind), description=description)
-    pictures = ["misses.json", "misses.jpg", *(["loss_curve.png"] if trained.history else [])]
+    pictures = ["misses.json", "misses.jpg", *([CURVE] if trained.history else [])]
     misses, *_ = workspace.places(f"{report.folder}/{file}" for file in pictures)
     if trained.history:
         curve = _picture("Loss and validation MRR over the epochs", misses.parent / CURVE)
@@ -113,11 +113,13 @@ def post_summary(
     report: Report,
     verdict: Verdict,
 ) -> None:
-    """Post what a reader wants first, on one page: the verdict, the figures, curve and misses."""
+    """Post what a reader wants first, on one page: the verdict, the figures, curve and misses.
+
+    After `post_artifacts`, which brings the report's files to this machine.
+    """
     name, became = named_for(workspace, parameters), "promoted" if verdict.promoted else "kept"
     compared = compare(untouched, article, fine_tuned)[:SHOWN]
     folder = workspace.place(f"{report.folder}/misses.json").parent
-    workspace.places(f"{report.folder}/{file}" for file in ("misses.jpg", CURVE))
     channel = short_name(parameters.source, parameters.channel)
     lines = [
         f"# {for_markdown(channel)}: version {verdict.version} {became}",

@@ -38,12 +38,16 @@ def _called(source: str, channel: Any) -> str:
         return str(channel or source)
 
 
+def _current() -> FlowRun | None:
+    context = FlowRunContext.get()
+    return context.flow_run if context else None
+
+
 def tag_run(*more: str) -> None:
     """Tag the current run with what started it, and more; those of its deployment stay."""
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
+    run = _current()
+    if run is None:
         return
-    run = context.flow_run
     tags = {*run.tags, f"trigger:{trigger_of(run)}", *more}
     with get_client(sync_client=True) as client:
         client.update_flow_run(run.id, tags=sorted(tags))
@@ -72,13 +76,13 @@ def as_deployed(parameters: P) -> P:
     Prefect replaces a whole group by what a run gives of it, so `training={"epochs": 20}` would
     lose the deployment's learning rate without a word. What differs from the deployment is logged.
     """
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+    run = _current()
+    if run is None or run.deployment_id is None:
         return parameters
     with get_client(sync_client=True) as client:
-        deployed = client.read_deployment(context.flow_run.deployment_id).parameters
+        deployed = client.read_deployment(run.deployment_id).parameters
     filled = made_of(type(parameters), _filled(parameters, deployed))
-    _tell(filled, parameters, {**{"source": "", "channel": None}, **deployed})
+    _tell(filled, parameters, deployed)
     return filled
 
 

@@ -22,14 +22,16 @@ from tests.server_logs import Logs
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
 from thumbtune.channel.registry import Registry
+from thumbtune.channel.videos import list_videos
+from thumbtune.clip.ahead import look_ahead
 from thumbtune.clip.freezing import NothingMatchesError
-from thumbtune.clip.models import load_model
+from thumbtune.clip.models import find_model, load_model
 from thumbtune.data.thumbnails import Example, TooManyBadThumbnailsError
 from thumbtune.errors import SourceError
 from thumbtune.flows.train_flow import train
 from thumbtune.flows.training import TrainRun
 from thumbtune.learning.evaluation import RecallEvaluator
-from thumbtune.parameters import EvaluationParameters
+from thumbtune.parameters import EvaluationParameters, VideosParameters
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.text.escaping import for_markdown
 from thumbtune.use.indexing import channel_place, open_index
@@ -203,6 +205,20 @@ def test_a_grown_channel_fetches_only_what_is_new(
         table = Table(path=str(file.relative_to(workspace.root)), fingerprint="", rows=0)
         for example in workspace.read_table(table, Example):
             assert splits.get(example.id, example.split) == example.split
+
+
+def test_what_is_ahead_is_counted_among_the_channels_own_thumbnails(
+    channel: list[dict[str, Any]], options: dict[str, Any]
+) -> None:
+    train(**options)
+    channel += [make_video(n) for n in (70, 71, 72)]
+    workspace, model = Workspace.open(options["workspace"]), find_model(options["model"])
+    videos = list_videos(workspace, "youtube", "@tester", VideosParameters()).videos
+    ahead = look_ahead(workspace, videos, "listed now", model, anew=False)
+    assert (ahead.videos, ahead.stored, ahead.encode) == (63, 60, 3)
+    assert ahead.seconds > 0
+    assert str(ahead).startswith("Ahead: 63 videos (listed now); 60 thumbnails stored, 3 to fetch;")
+    assert look_ahead(workspace, videos, "listed now", model, anew=True).stored == 0
 
 
 def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason(

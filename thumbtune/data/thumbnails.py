@@ -589,22 +589,22 @@ class ThumbnailStore:
 
 
 def count_stored(workspace: Workspace, videos: Sequence[Video]) -> int:
-    """How many videos have a thumbnail that need not be fetched, unless it is due."""
-    known = set(workspace.names("thumbnails/urls"))
+    """How many videos have a thumbnail that need not be fetched, unless it is due.
 
-    def is_here(video: Video) -> bool:
-        places = video.thumbnails
-        return "file" in places or any(_index_name(url) in known for url in places.values())
-
-    return sum(map(is_here, videos))
+    Only the URLs of these videos are looked for: thousands of channels may share a workspace.
+    """
+    remote = [video.thumbnails for video in videos if "file" not in video.thumbnails]
+    stored = len(videos) - len(remote)
+    waiting = [[_index_path(url) for url in places.values()] for places in remote if places]
+    while waiting:  # mostly the first URL of each is there, or none
+        missing = workspace.missing([paths[0] for paths in waiting])
+        stored += sum(paths[0] not in missing for paths in waiting)
+        waiting = [paths[1:] for paths in waiting if paths[0] in missing and paths[1:]]
+    return stored
 
 
 def _index_path(url: str) -> str:
-    return f"thumbnails/urls/{_index_name(url)}"
-
-
-def _index_name(url: str) -> str:
-    return f"{fingerprint(url)[:32]}.json"
+    return f"thumbnails/urls/{fingerprint(url)[:32]}.json"
 
 
 def examples_of(
