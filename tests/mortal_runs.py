@@ -172,6 +172,7 @@ class Witness:
         self.results = f"{home / 'results'}/"
         self.dies = dies
         self.seen: Counter[str] = Counter()
+        self.counting = threading.RLock()  # pictures are downloaded in threads
         if dies.seconds:
             threading.Timer(dies.seconds, die).start()
 
@@ -180,10 +181,11 @@ class Witness:
         step = self._step(event, arguments)
         if not step:
             return
-        self.seen[step] += 1
-        os.write(self.tells, f"{step}\n".encode())
-        if (step, self.seen[step]) == (self.dies.step, self.dies.number):
-            die()
+        with self.counting:
+            self.seen[step] += 1
+            os.write(self.tells, f"{step}\n".encode())
+            if (step, self.seen[step]) == (self.dies.step, self.dies.number):
+                die()
 
     def _step(self, event: str, arguments: tuple[Any, ...]) -> str:
         match event:
