@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from thumbtune.channel.listing import Video
 from thumbtune.channel.registry import Decision, Registry, Version
+from thumbtune.channel.source import short_name
 from thumbtune.channel.videos import VideoList, end_listing, listed_as
 from thumbtune.clip.features import add_up, partitions_of
 from thumbtune.clip.models import folder_of, remember_folder
@@ -35,6 +36,7 @@ from thumbtune.parameters import (
     in_folds,
 )
 from thumbtune.reporting.report import FunnelStage, left_out
+from thumbtune.reporting.tracking import check_trackers
 from thumbtune.store.disk import disk_error
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
@@ -61,6 +63,7 @@ from thumbtune.tasks.register import register
 from thumbtune.tasks.resolve_model import resolve_model
 from thumbtune.tasks.score_in_field import score_in_field
 from thumbtune.tasks.split_videos import split_videos
+from thumbtune.tasks.track_version import track_version
 from thumbtune.tasks.train_model import train_model
 from thumbtune.tasks.write_cards import write_cards
 from thumbtune.tasks.write_report import write_report
@@ -138,6 +141,7 @@ def train_and_promote(
     workspace: Workspace, parameters: TrainParameters, registry: Registry
 ) -> TrainRun:
     """The story from top to bottom."""
+    check_trackers(parameters.training.report_to)
     stages = Stages(workspace, parameters.refresh)
     decided = len(registry.decisions())
     others = last_sweep(registry) if parameters.training.recipe == "auto" else []
@@ -194,6 +198,11 @@ def train_and_promote(
     notify_verdict(parameters.channel or parameters.source, verdict)
     if chosen := registry.champion():
         index(workspace, chosen, examples, needed=chosen.number == version.number)
+    for tracker in parameters.training.report_to:
+        told_as = f"{short_name(parameters.source, parameters.channel)} version {version.number}"
+        stages.run(
+            track_version, workspace, tracker, told_as, version, trained.history, untouched.judged
+        )
     if parameters.publish.model_repo or parameters.publish.dataset_repo:
         publish(workspace, parameters.publish, trained, examples)
 

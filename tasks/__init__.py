@@ -4,8 +4,8 @@ In the order of the story: `resolve_model`, `count_trainable`, `fetch_videos` (`
 `look_ahead`, `fetch_thumbnails`, `find_near_duplicates`, `split_videos`, `mine_negatives`,
 `collect_examples`, `check_language`, `choose_precision`, `encode_features`, `mine_by_clip`,
 `score_in_field`, `plan_run`, `train_model`, `evaluate`, `write_report`, `write_cards`, `register`,
-`promote`, `index_thumbnails`, `publish`; of a sweep `search_hyperparameters`, `compare_recipes` and
-`write_sweep`; of the watch `look_for_news`.
+`promote`, `index_thumbnails`, `track_version`, `publish`; of a sweep `search_hyperparameters`,
+`compare_recipes` and `write_sweep`; of the watch `look_for_news`.
 
 Beside them: `caching` decides what need not run again, `retries` what is tried again, `artifacts`
 `progress` and `notifications` tell of a run, `logs` shapes its log, `secret_blocks` holds its keys,

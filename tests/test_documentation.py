@@ -76,7 +76,7 @@ def kind(command: Command) -> str:
             ["match" | "search" | "index", _, *_],
         ):
             return "help" if has_placeholder else "run"
-        case "thumbtune" | "prefect" | "dask" | "ray", [_, *_]:
+        case "thumbtune" | "prefect" | "dask" | "ray" | "mlflow", [_, *_]:
             return "help"
         case "python", ["-m", _, *_]:
             return "help"
@@ -126,7 +126,7 @@ SCRIPTS = sorted(
     for file in (ROOT / folder).glob("*.py")
     if '__name__ == "__main__"' in file.read_text()
 )
-TAKES_WORDS = {"prefect": 3, "dask": 2, "ray": 2, "thumbtune": 2, "python": 2}
+TAKES_WORDS = {"prefect": 3, "dask": 2, "ray": 2, "mlflow": 2, "thumbtune": 2, "python": 2}
 
 
 def help_of(command: Command) -> str:

@@ -273,7 +273,9 @@ class TrainingParameters(_Stage):
         "`auto` has chosen) it is the last.",
     )
     report_to: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], CHANGES_NOTHING] = Field(
-        (), description="Experiment trackers of transformers' Trainer, such as wandb or mlflow."
+        (),
+        description="Experiment trackers that are told of each version: mlflow, wandb, tensorboard "
+        "or another that transformers knows.",
     )
     processes: int = Field(
         1,

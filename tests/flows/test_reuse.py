@@ -380,7 +380,6 @@ WITHOUT_INFLUENCE: dict[str, dict[str, Any]] = {
     "videos": {"expiration_hours": 99.0, "daily_quota": 77},
     "thumbnails": {"concurrency": 3, "timeout_seconds": 9.0},
     "features": {"partition_size": 4999},
-    "training": {"recipe": "given", "report_to": ("tensorboard",)},
     "promotion": {"keep_models": 3},
     "publish": {"private": False},
 }

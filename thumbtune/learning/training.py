@@ -106,7 +106,7 @@ def fine_tune(
                 seed=seed,
                 data_seed=seed,
                 disable_tqdm=True,  # `Progress` is ours
-                report_to=list(parameters.report_to),
+                report_to="none",  # trackers are told of the whole version, when it is measured
                 dataloader_pin_memory=torch.cuda.is_available(),
                 dataloader_drop_last=processes > 1,  # or it warns; `EqualShares` leaves nothing out
                 router_mapping=BY_MODALITY,
