@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
+from markdown_it import MarkdownIt
 from PIL import Image
 from prefect.settings import get_current_settings
 from sentence_transformers import SentenceTransformer
@@ -23,10 +25,11 @@ from thumbtune.clip.shards import OWN, share_frozen
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import Recipe, given_candidate
 from thumbtune.learning.choosing import Plan
-from thumbtune.learning.evaluation import Evaluation, SplitEvaluation
+from thumbtune.learning.evaluation import Evaluation, Prediction, SplitEvaluation
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import SPLITS, PublishParameters, TrainParameters
-from thumbtune.reporting.cards import dataset_card, model_card
+from thumbtune.reporting.cards import dataset_card, model_card, pictured
+from thumbtune.reporting.insights import Pair
 from thumbtune.reporting.publishing import build_dataset
 from thumbtune.reporting.report import FunnelStage
 from thumbtune.store.model_reference import ModelReference, hash_of
@@ -125,6 +128,53 @@ def card(base: ModelReference = HUB_CLIP, **parameters: Any) -> str:
 
 
 # --- cards ---
+
+
+def answered(workspace: Workspace, ranks: list[int], on_the_web: bool = True) -> list[Pair]:
+    """Examples, and what a model answered to each: how far down their title was."""
+    rows = examples(workspace, on_the_web)
+    return [
+        Pair(
+            example,
+            Prediction(
+                split="test",
+                video_id=example.id,
+                rank=rank,
+                similarity=0.3 + n / 100,
+                top_title=f"first | for <{n}>",
+                top_similarity=0.4,
+            ),
+        )
+        for n, (example, rank) in enumerate(zip(rows, ranks, strict=True))
+    ]
+
+
+def shown_in(text: str) -> list[str]:
+    """The addresses of the pictures that are shown, in their order."""
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
+    parts = [part for token in tokens for part in token.children or []]
+    html = " ".join(part.content for part in parts if part.type == "html_inline")
+    return re.findall('src="([^"]+)"', html)
+
+
+def test_a_model_card_shows_the_best_and_the_worst_answers_by_their_public_pictures(
+    workspace: Workspace,
+) -> None:
+    pairs = answered(workspace, [1, 9, 1, 1, 2, 7])
+    settings = TrainParameters.model_validate({"channel": "@tester"})
+    after = trained(Path("/home/me/workspace/models/k/model"))
+    figures = evaluation(HUB_CLIP, 0.5), None, evaluation(after.model, 0.75)
+    text = model_card(settings, FUNNEL, plan_of(settings), after, *figures, pairs)
+    best_two, worst_two = ["v3", "v2"], ["v1", "v5"]
+    assert shown_in(text) == [
+        f"https://i.ytimg.com/vi/{video}/high.jpg" for video in best_two + worst_two
+    ]
+    assert "first \\| for \\<1\\>" in text
+
+
+def test_a_model_card_shows_no_picture_of_this_machine(workspace: Workspace) -> None:
+    assert not pictured(answered(workspace, [1, 2, 3, 1, 1, 1], on_the_web=False))
+    assert "<img" not in card()
 
 
 def test_a_model_card_names_its_base_and_library() -> None:

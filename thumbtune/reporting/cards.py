@@ -3,15 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
 
 from thumbtune.channel.source import source_of
+from thumbtune.data.thumbnails import Example
 from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.metrics import TRIPLETS, described
 from thumbtune.parameters import TrainParameters
+from thumbtune.reporting.insights import Pair, best
 from thumbtune.reporting.report import SPLIT_NAMES, Comparison, FunnelStage, Report, compare
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.text.escaping import as_code, for_markdown
@@ -50,6 +53,30 @@ def with_interval(value: float, interval: tuple[float, float] | None) -> str:
     return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
+def public_address(example: Example) -> str | None:
+    """Of a thumbnail, as the article stores it (high, 480x360) if there is; None of a file's."""
+    place = example.thumbnails.get("high") or next(iter(example.thumbnails.values()), "")
+    return place if place.startswith(("https://", "http://")) else None
+
+
+def pictured(pairs: Sequence[Pair]) -> list[tuple[str, str, str, int]]:
+    """What the model answers to a few thumbnails that anybody can look at: the address, the own
+    title, the one that is ranked first, the own one's rank. Two are among its best, two its
+    worst."""
+    public = [pair for pair in pairs if public_address(pair.example)]
+    worst = sorted(public, key=lambda pair: -pair.prediction.rank)[:2]
+    shown = [pair for pair in best(public)[:2] if pair not in worst] + worst
+    return [
+        (
+            quote(public_address(pair.example) or "", safe=":/?&=%"),
+            for_markdown(pair.example.title),
+            for_markdown(pair.prediction.top_title),
+            pair.prediction.rank,
+        )
+        for pair in shown
+    ]
+
+
 def model_card(
     parameters: TrainParameters,
     funnel: Sequence[FunnelStage],
@@ -58,8 +85,14 @@ def model_card(
     untouched: Evaluation,
     article: Evaluation | None,
     fine_tuned: Evaluation,
+    pairs: Sequence[Pair] = (),
 ) -> str:
     """The README.md of the model, with its metrics as the hub's evaluation results.
+
+    The hub has no widget that takes pictures for a model of this kind, so they stand in the text.
+
+    Args:
+        pairs: the thumbnails that it was judged on.
 
     https://huggingface.co/docs/hub/model-cards
     """
@@ -107,6 +140,7 @@ def model_card(
             for row in comparisons
         ],
         funnel=[_as_markdown(stage) for stage in funnel],
+        pictured=pictured(pairs),
     )
     return str(card)
 

@@ -11,6 +11,7 @@ from thumbtune.clip.shards import in_one_piece
 from thumbtune.data.thumbnails import Example, stored_picture
 from thumbtune.hub.rights import told_plainly
 from thumbtune.parameters import SPLITS
+from thumbtune.reporting.cards import public_address
 from thumbtune.store.workspace import Workspace
 
 
@@ -20,13 +21,13 @@ def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetD
     If any thumbnail came from a file of this machine, there is a column `image` with the pictures
     themselves, as they were fetched, instead of thumbnail_url. The source `hub` reads both.
     """
-    public = all(_url(example) for example in examples)
+    public = all(public_address(example) for example in examples)
     features: dict[str, Any] = {"video_id": Value("string"), "title": Value("string")}
     features |= {"thumbnail_url": Value("string")} if public else {"image": Image()}
     features["title_neg"] = Value("string")
 
     def row(example: Example) -> dict[str, Any]:
-        picture: Any = _url(example)
+        picture: Any = public_address(example)
         if not public:
             picture = {"bytes": stored_picture(workspace, example.image).read_bytes(), "path": None}
         name = "thumbnail_url" if public else "image"
@@ -46,12 +47,6 @@ def build_dataset(workspace: Workspace, examples: Sequence[Example]) -> DatasetD
             for split in SPLITS
         }
     )
-
-
-def _url(example: Example) -> str | None:
-    """The public address of a thumbnail, as the article stores it (high, 480x360) if there is."""
-    place = example.thumbnails.get("high") or next(iter(example.thumbnails.values()), "")
-    return place if place.startswith(("https://", "http://")) else None
 
 
 def push_model(folder: Path, repo: str, private: bool, token: str) -> str:
