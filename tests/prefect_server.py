@@ -114,10 +114,11 @@ class Server:
     def find(self, what: str) -> list[dict[str, Any]]:
         return self._post(f"{what}/filter", {}).json()
 
-    def run(self, deployment: str, **parameters: Any) -> None:
-        """Start a run of `flow/deployment` with some parameters changed, as the UI does."""
+    def run(self, deployment: str, **parameters: Any) -> str:
+        """Start a run of `flow/deployment` with some parameters changed, as the UI does; its id."""
         found = requests.get(f"{self.api}/deployments/name/{deployment}", timeout=60).json()
-        self._post(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        made = self._post(f"deployments/{found['id']}/create_flow_run", {"parameters": parameters})
+        return str(made.json()["id"])
 
     def runs(self, flow: str) -> list[dict[str, Any]]:
         """The runs of a flow, the oldest first."""

@@ -45,6 +45,19 @@ def test_a_wrong_parameter_is_refused_before_a_run_is_made(server: Server) -> No
     assert "epochs" in answer.text
 
 
+@pytest.mark.parametrize("deployment", ["train", "sweep"])
+def test_a_run_without_a_channel_is_refused_before_it_is_made(
+    server: Server, deployment: str
+) -> None:
+    [found] = [d for d in server.find("deployments") if d["name"] == deployment]
+    address = f"{server.api}/deployments/{found['id']}/create_flow_run"
+    assert found["parameter_openapi_schema"]["required"] == ["channel"]
+    answer = requests.post(address, json={"parameters": {"seed": 3}}, timeout=10)
+    assert answer.status_code == 409
+    assert "channel" in answer.text
+    assert "required" in answer.text
+
+
 @pytest.mark.compatibility
 def test_the_watch_is_scheduled_every_morning_from_its_deployment_on(server: Server) -> None:
     [watch] = [each for each in server.find("deployments") if each["name"] == "watch"]
@@ -142,8 +155,9 @@ def test_a_run_that_is_cancelled_ends_so_in_its_steps_and_its_log_and_the_next_g
 
 
 def test_a_watch_of_no_channels_ends_in_a_state_that_says_so(server: Server) -> None:
-    server.run("watch/watch")
+    started = server.run("watch/watch")
     server.prefect("worker", "start", "--pool", "thumbtune", "--run-once")
-    [run] = [run for run in server.runs("watch") if run["state_type"] == "COMPLETED"]
+    [run] = [run for run in server.runs("watch") if run["id"] == started]
+    assert run["state_type"] == "COMPLETED"
     assert run["name"] == "watch channels.yaml"
     assert run["state"]["message"] == "channels.yaml lists no channels yet: add yours."

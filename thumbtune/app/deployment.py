@@ -15,6 +15,9 @@ TIMEOUT = 10  # seconds
 POOL = "thumbtune"
 """The work pool that prefect.yaml names."""
 
+NEED_A_CHANNEL = ("train/train", "sweep/sweep")
+"""Deployments of a source that has many."""
+
 
 class DeploymentError(UserError):
     """Prefect could not make the deployments; it has said why."""
@@ -37,6 +40,25 @@ def make_deployments() -> None:
     _check_server()
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     _prefect("--no-prompt", "deploy", "--all", "--prefect-file", str(deployments_file()))
+    _require_channels()
+
+
+def _require_channels() -> None:
+    """Mark `channel` as required, in the form and by the server, where the source needs one.
+
+    The parameter model cannot: the source `sample` has no channel, and it has the same flow.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    with get_client(sync_client=True) as client:
+        for name in NEED_A_CHANNEL:
+            deployment = client.read_deployment_by_name(name)
+            schema = dict(deployment.parameter_openapi_schema or {})
+            schema["required"] = sorted({*schema.get("required", ()), "channel"})
+            client.update_deployment(
+                deployment.id, DeploymentUpdate(parameter_openapi_schema=schema)
+            )
 
 
 def _check_server() -> None:
