@@ -38,6 +38,7 @@ class House:
             "THUMBTUNE_YOUTUBE_FEED_URL": youtube.feed_url,
             "THUMBTUNE_WEBHOOK_URL": http.url_for("/webhook"),
             "YOUTUBE_API_KEY": youtube.key,
+            "THUMBTUNE_WEB_URL": "https://thumbtune.example/",
         }
         clip = str(save_tiny_clip(folder / "clip"))
         self.parameters: dict[str, Any] = {
@@ -89,6 +90,13 @@ def house(server: Server, youtube: YouTubeServer, httpserver: HTTPServer, tmp_pa
     return House(server, youtube, httpserver, tmp_path)
 
 
+def summary_of(server: Server, run: dict[str, Any]) -> str:
+    """The Markdown of a run's first artifact."""
+    posted = [each for each in server.find("artifacts") if each["flow_run_id"] == run["id"]]
+    [summary] = [each for each in posted if (each["key"] or "").startswith("summary-")]
+    return str(summary["data"])
+
+
 def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts_nothing(
     house: House,
 ) -> None:
@@ -111,6 +119,10 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
         assert run["parameters"]["channel"] == "@tester"
         assert run["parameters"]["training"]["learning_rate"] == 0.01
         assert run["parameters"]["publish"]["model_repo"] is None
+        assert {"channel:@tester", "source:youtube", "trigger:event"} <= set(run["tags"])
+        assert "](https://thumbtune.example)" in summary_of(server, run)
+        watches = [run for run in server.runs("watch") if run["auto_scheduled"]]
+        assert all("trigger:schedule" in run["tags"] for run in watches if run["start_time"])
         assert [v.number for v in house.registry.versions()] == [1]
 
         house.videos += [make_video(2 * n) for n in (60, 61, 62)]
