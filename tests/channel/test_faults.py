@@ -184,9 +184,9 @@ def test_a_killed_run_goes_on_too_but_a_finished_one_is_asked_anew(
     with pytest.raises(YouTubeError):
         listing(workspace)
     assert listing(workspace).work == (
-        "1 answers fetched, 0 unchanged, 3 kept from a list begun before"
+        "1 units of quota: 1 answers fetched, 0 unchanged, 3 kept from a list begun before"
     )
-    assert listing(workspace).work == "0 answers fetched, 4 unchanged"
+    assert listing(workspace).work == "4 units of quota: 0 answers fetched, 4 unchanged"
 
 
 @pytest.mark.usefixtures("channel")
@@ -201,7 +201,7 @@ def test_what_an_unfinished_run_left_long_ago_is_asked_for_anew(
     assert left["has_pages"]
     long_ago = (datetime.now(UTC) - timedelta(hours=49)).isoformat()
     begun.write_text(json.dumps({**left, "begun": long_ago}))
-    assert listing(workspace).work == "2 answers fetched, 2 unchanged"
+    assert listing(workspace).work == "4 units of quota: 2 answers fetched, 2 unchanged"
 
 
 @pytest.mark.usefixtures("channel")

@@ -120,7 +120,10 @@ def test_a_call_beyond_the_budget_is_not_sent_and_the_next_day_goes_on(
     count.write_text('{"day": "2020-01-01", "units": 5}')  # the next day
     found: Listing = listing(workspace, daily_quota=5)
     assert len(found.videos) == 121
-    assert found.work == "2 answers fetched, 0 unchanged, 4 kept from a list begun before"
+    assert (
+        found.work
+        == "2 units of quota: 2 answers fetched, 0 unchanged, 4 kept from a list begun before"
+    )
     assert len(asked()) == 2
 
 

@@ -419,7 +419,8 @@ def test_what_has_not_changed_is_not_sent_again(
     second = listing(workspace)
     assert second.videos == first.videos
     assert youtube.not_modified == len(youtube.requests) - asked == asked - 1  # but the channel's
-    assert second.work == f"0 answers fetched, {youtube.not_modified} unchanged"
+    asked = youtube.not_modified
+    assert second.work == f"{asked} units of quota: 0 answers fetched, {asked} unchanged"
 
 
 def test_a_stored_answer_that_was_damaged_is_asked_for_again(

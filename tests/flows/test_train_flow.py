@@ -183,7 +183,7 @@ def test_a_grown_channel_fetches_only_what_is_new(
     train(**options)
     _, before = examples_of(options)
     assert work_of_the_last_run() == {
-        "videos": "4 answers fetched, 0 unchanged",
+        "videos": "4 units of quota: 4 answers fetched, 0 unchanged",
         "thumbnails": "60 of 60 downloaded",
         "features": "120 encoded, 0 there",
     }
@@ -191,7 +191,8 @@ def test_a_grown_channel_fetches_only_what_is_new(
     channel.append(make_video(100))
     train(**{**options, "refresh": False, "videos": {"expiration_hours": 0}})
     assert work_of_the_last_run() == {
-        "videos": "4 answers fetched, 0 unchanged",  # who the channel is was asked once
+        # who the channel is was asked once
+        "videos": "4 units of quota: 4 answers fetched, 0 unchanged",
         "thumbnails": "1 of 61 downloaded",
         "features": "2 encoded, 120 there",
     }

@@ -88,8 +88,13 @@ class ListCalls:
             self.workspace.write(self.file, self.left.model_dump_json().encode())
 
     def work(self) -> str:
-        """What was asked for, in words."""
-        work = f"{self.answers['fetched']} answers fetched, {self.answers['unchanged']} unchanged"
+        """What was asked for, in words; each call costs a unit, also for what is unchanged.
+
+        https://developers.google.com/youtube/v3/determine_quota_cost
+        """
+        fetched, unchanged = self.answers["fetched"], self.answers["unchanged"]
+        work = f"{fetched + unchanged} units of quota: {fetched} answers fetched"
+        work += f", {unchanged} unchanged"
         if self.answers["kept"]:
             work += f", {self.answers['kept']} kept from a list begun before"
         if self.begun_anew:
