@@ -3,21 +3,33 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from typing import NamedTuple
+from urllib.parse import quote
 
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.data.thumbnails import Example
 from thumbtune.errors import UserError
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.indexing import Indexed, ThumbnailIndex, index_channel, open_index
-from thumbtune.use.matching import Matcher, champion_of, examples_of
+from thumbtune.use.matching import Matcher, NoModelError, champion_of, examples_of
 
 MAX_TITLES = 50
 MAX_CHARACTERS = 200  # of a title; YouTube allows 100
+WATCH = "https://www.youtube.com/watch?v="
 CHOICES = 60  # thumbnails of the channel that are offered
 
 
 class QuestionError(UserError, ValueError):
     """The page was asked what it cannot answer; the message says what to give instead."""
+
+
+class About(NamedTuple):
+    """What else is known of a video."""
+
+    published: str
+    """Its day, such as 2026-05-31, or empty."""
+    address: str
+    """Where it can be watched, or empty."""
 
 
 class Champion:
@@ -29,6 +41,7 @@ class Champion:
         self._matcher = lru_cache(2)(self._load)  # before and after training
         self._indexed = cache(self._index)
         self._opened = lru_cache(1)(self._open)
+        self._videos = lru_cache(1)(self._by_id)
 
     def version(self) -> Version:
         """The version in use; NoModelError if there is none."""
@@ -66,6 +79,19 @@ class Champion:
     def _index(self, number: int) -> Indexed:
         version, matcher = self.registry.version(number), self._matcher(number, False)
         return index_channel(self.workspace, version, matcher)
+
+    def about(self, video_id: str) -> "About":
+        """When a video was published, and where it can be watched, as far as is known."""
+        example = None
+        with suppress(NoModelError):  # the list is gone; what was found is there all the same
+            example = self._videos(self.version().number).get(video_id)
+        published = (example.published_at or "")[:10] if example else ""
+        at_youtube = self.registry.source == "youtube" and example is not None
+        return About(published, f"{WATCH}{quote(video_id)}" if at_youtube else "")
+
+    def _by_id(self, number: int) -> dict[str, Example]:
+        rows = examples_of(self.workspace, self.registry.version(number))
+        return {row.id: row for row in rows}
 
     def choices(self) -> list[Example]:
         """Videos of the channel that had no part in its training."""

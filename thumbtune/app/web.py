@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from fastapi.middleware import Middleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -43,6 +44,8 @@ from thumbtune.use.matching import (
     PictureError,
     counted,
 )
+from thumbtune.use.uploads import reduced
+from thumbtune.use.verdicts import FAR, answer_of, in_words
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # both are read while Gradio is imported
 os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="thumbtune-")
@@ -51,15 +54,17 @@ import gradio as gr
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
-MAX_UPLOAD = "20mb"
+MAX_UPLOAD = "64mb"  # what is larger than a thumbnail may be is made smaller
 MAX_FOUND = 48
-PREVIEW = (320, 180)  # pixels, of those
+PREVIEW = (320, 180)  # pixels, of thumbnails that are offered, and of the one that is asked about
 FOUND = (460, 259)  # pixels, of a thumbnail that was found
 
 PLACEHOLDER = (
     "I Built a Robot in the Woods\nCan a Robot Survive in the Woods?\nMy Robot, One Year Later"
 )
-MATCH_HINT = "Give a thumbnail and some title ideas: they are ranked here."
+MATCH_HINT = (
+    "Give a thumbnail and some title ideas: they are ranked here. Or press “Show me an example”."
+)
 SEARCH_HINT = (
     "Say what a thumbnail shows, or give a picture: the channel’s nearest ones appear here."
 )
@@ -68,6 +73,26 @@ RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_p
 """Of every event: Gradio hands on an upload as it came, so that it is checked here and once."""
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+
+
+OUTDATED = "() => document.querySelector('#ranking .answer')?.classList.add('outdated')"
+"""An answer to what is no longer asked is not taken for one."""
+
+TO_THE_ANSWER = """() => {
+  const answer = document.getElementById("ranking");
+  if (innerWidth < 768) answer.scrollIntoView({behavior: "smooth"});
+}"""
+
+PREPARED = """() => {
+  for (const id of ["ranking", "found"])
+    document.getElementById(id)?.setAttribute("aria-live", "polite");
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+    const buttons = ["match", "search"].map((id) => document.getElementById(id));
+    buttons.find((button) => button?.offsetParent)?.click();
+  });
+}"""
+"""Answers are announced, and Ctrl+Enter asks."""
 
 
 class Line(NamedTuple):
@@ -93,14 +118,22 @@ def read_titles(text: str) -> list[str]:
 
 
 def read_upload(upload: dict[str, Any] | None, matcher: Matcher) -> Image.Image:
-    """An uploaded picture, read as those of the training.
+    """An uploaded picture, read as those of the training; a larger one is made smaller first.
 
     Raises:
         QuestionError: there is none. PictureError: it is of no use.
     """
     if not upload or not upload.get("path"):
         raise QuestionError("There is no thumbnail yet. Drop or paste one, or choose one below it.")
-    return matcher.read_picture(Path(upload["path"]).read_bytes())
+    data = Path(upload["path"]).read_bytes()
+    return matcher.read_picture(reduced(data, matcher.thumbnails.max_megapixels))
+
+
+def check_upload(champion: Champion, upload: dict[str, Any] | None) -> str:
+    """Empty, or what is wrong with a picture, as soon as it is given."""
+    if upload and upload.get("path"):
+        read_upload(upload, champion.matcher())
+    return ""
 
 
 def side_by_side(fine_tuned: Sequence[Fit], untouched: Sequence[Fit]) -> list[Line]:
@@ -109,8 +142,8 @@ def side_by_side(fine_tuned: Sequence[Fit], untouched: Sequence[Fit]) -> list[Li
     return [Line(fit.title, fit, places[fit.title][1], places[fit.title][0]) for fit in fine_tuned]
 
 
-def in_words(percentile: float) -> str:
-    """What a percentile among the channel's own pairs says; only all is called all."""
+def share_in_words(percentile: float) -> str:
+    """How many of the channel's own pairs a percentile is; only all is called all."""
     if percentile >= 100:
         return "better than all"
     if percentile <= 0:
@@ -122,6 +155,7 @@ def in_words(percentile: float) -> str:
 def _templates() -> Environment:
     environment = html_templates("thumbtune.app")
     environment.filters["in_words"] = in_words
+    environment.filters["share_in_words"] = share_in_words
     return environment
 
 
@@ -153,6 +187,7 @@ def header(champion: Champion) -> str:
         version=version,
         versions=len(registry.versions()),
         recall=version.metrics.get("Recall@1"),
+        videos=version.examples.rows,
     )
 
 
@@ -166,7 +201,23 @@ def ranking(champion: Champion, upload: dict[str, Any] | None, text: str) -> str
         fine_tuned.rank_titles(image, titles), untouched.rank_titles(image, titles)
     )
     pairs = len(fine_tuned.own.cosines) if fine_tuned.own else 0
-    return html("ranking", lines=lines, pairs=pairs, left_out=counted(fine_tuned.left_out))
+    return html(
+        "ranking",
+        asked=uuid4().hex,  # an answer that is the same again is shown anew
+        picture=_small(image, PREVIEW),
+        answer=answer_of([line.fine_tuned for line in lines], fine_tuned.close),
+        lines=lines,
+        pairs=pairs,
+        close=fine_tuned.close,
+        left_out=counted(fine_tuned.left_out),
+    )
+
+
+def _small(image: Image.Image, size: tuple[int, int]) -> str:
+    """A picture as a `data:` address, no larger than a size in pixels."""
+    small = image.copy()
+    small.thumbnail(size)
+    return data_uri(as_jpeg(small))
 
 
 def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: int) -> str:
@@ -180,8 +231,12 @@ def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: in
         hits = search_picture(index, matcher, read_upload(upload, matcher), top)
     else:
         hits = search_words(index, matcher, words, top)
-    left_out = counted({**champion.gone(), **hits.left_out})
-    return html("found", hits=[(_shown(hit, matcher), hit) for hit in hits], left_out=left_out)
+    return html(
+        "found",
+        hits=[(_shown(hit, matcher), hit, champion.about(hit.id)) for hit in hits],
+        far={hit.id for hit in hits if not upload and matcher.percentile(hit.cosine) < FAR},
+        left_out=counted({**champion.gone(), **hits.left_out}),
+    )
 
 
 def _shown(hit: Hit, matcher: Matcher) -> str | None:
@@ -190,8 +245,7 @@ def _shown(hit: Hit, matcher: Matcher) -> str | None:
         image = matcher.read_picture(hit.image)
     except PictureError:
         return None
-    image.thumbnail(FOUND)
-    return data_uri(as_jpeg(image))
+    return _small(image, FOUND)
 
 
 def report(champion: Champion) -> str:
@@ -239,7 +293,7 @@ def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
         title=f"thumbtune · {channel}", analytics_enabled=False, fill_width=True
     ) as page:
         head = gr.HTML(apply_default_css=False)
-        page.load(told(lambda: header(champion)), None, head, **RAW)
+        page.load(told(lambda: header(champion)), None, head, js=PREPARED, **RAW)
         with gr.Tab("Match titles"):
             _match_tab(champion)
         with gr.Tab("Search thumbnails"):
@@ -263,10 +317,46 @@ def _upload(label: str, name: str) -> gr.Image:
     )
 
 
+class Chosen(NamedTuple):
+    """What a choice puts into the form."""
+
+    upload: Any
+    text: str
+    filled: str
+    """The text again: what was filled in is replaced by the next choice, what was typed stays."""
+
+
+def fill_in(champion: Champion, example: Example, titles: str, text: str, filled: str) -> Chosen:
+    """Choose one of the channel's thumbnails.
+
+    Args:
+        titles: that go with it.
+        text: that stands there.
+        filled: what an earlier choice has put there.
+    """
+    try:
+        picture = load_image(champion.workspace, example)
+    except (OSError, BadThumbnailError):
+        raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
+    typed = not is_blank(text) and text != filled
+    return Chosen(picture, text, filled) if typed else Chosen(picture, titles, titles)
+
+
+def example_of(champion: Champion) -> Chosen:
+    """A thumbnail of the channel with its own title between two others, to see what comes of it."""
+    _, examples = choose(champion)
+    if not examples:
+        raise gr.Error("None of the channel’s thumbnails is there. Give one of yours.")
+    first, *others = examples
+    titles = [example.title for example in others[:2]]
+    return fill_in(champion, first, "\n".join([*titles[:1], first.title, *titles[1:]]), "", "")
+
+
 def _match_tab(champion: Champion) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             upload = _upload("Thumbnail", "thumbnail")
+            wrong = gr.HTML(apply_default_css=False)
             with gr.Accordion("Or choose one of the channel’s", open=False) as picker:
                 pictures = gr.Gallery(
                     columns=3,
@@ -280,22 +370,31 @@ def _match_tab(champion: Champion) -> None:
             text = gr.Textbox(
                 label="Title ideas, one a line", lines=6, max_lines=14, placeholder=PLACEHOLDER
             )
-            button = gr.Button("Match", variant="primary")
+            button = gr.Button("Match", variant="primary", elem_id="match")
+            show = gr.Button("Show me an example", size="sm")
         with gr.Column(scale=7, min_width=320):
-            answer = gr.HTML(html("hint", message=MATCH_HINT), apply_default_css=False)
-    offered = gr.State([])
+            answer = gr.HTML(
+                html("hint", message=MATCH_HINT), apply_default_css=False, elem_id="ranking"
+            )
+    offered, filled = gr.State([]), gr.State("")
     picker.expand(lambda: choose(champion), None, [pictures, offered], **RAW)
 
-    def pick(examples: list[Example], title: str, chosen: gr.SelectData) -> tuple[Any, str]:
+    def pick(examples: list[Example], text: str, filled: str, chosen: gr.SelectData) -> Chosen:
         example = examples[chosen.index]
-        try:
-            return load_image(champion.workspace, example), title or example.title
-        except (OSError, BadThumbnailError):
-            raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
+        return fill_in(champion, example, example.title, text, filled)
 
-    pictures.select(pick, [offered, text], [upload, text], **RAW)
+    form = [upload, text, filled]
+    pictures.select(pick, [offered, text, filled], form, **RAW)
+    check = told(lambda picture: check_upload(champion, picture))
+    upload.change(check, upload, wrong, **RAW, **ONE_AT_A_TIME)
+    for event in (upload.change, text.change):
+        event(None, js=OUTDATED)
     ask = told(lambda *question: ranking(champion, *question))
-    button.click(ask, [upload, text], answer, **RAW, **ONE_AT_A_TIME)
+    button.click(ask, [upload, text], answer, **RAW, **ONE_AT_A_TIME).then(None, js=TO_THE_ANSWER)
+    example = show.click(lambda: example_of(champion), None, form, **RAW)
+    example.success(ask, [upload, text], answer, **RAW, **ONE_AT_A_TIME).then(
+        None, js=TO_THE_ANSWER
+    )
 
 
 def _search_tab(champion: Champion) -> None:
@@ -306,10 +405,12 @@ def _search_tab(champion: Champion) -> None:
             )
             with gr.Accordion("Or search by a picture", open=False):
                 upload = _upload("Picture", "picture")
+            button = gr.Button("Search", variant="primary", elem_id="search")
             top = gr.Slider(1, MAX_FOUND, 12, step=1, label="How many")
-            button = gr.Button("Search", variant="primary")
         with gr.Column(scale=7, min_width=320):
-            answer = gr.HTML(html("hint", message=SEARCH_HINT), apply_default_css=False)
+            answer = gr.HTML(
+                html("hint", message=SEARCH_HINT), apply_default_css=False, elem_id="found"
+            )
     ask = told(lambda *question: found(champion, *question))
     for event in (words.submit, button.click):
         event(ask, [words, upload, top], answer, **RAW, **ONE_AT_A_TIME)

@@ -86,6 +86,8 @@ class OwnPairs(NamedTuple):
     """`same_title` of all titles of the channel → rows of their vectors, one for each spelling."""
     vectors: Embeddings
     """Unit vectors, shape (spellings, dimensions)."""
+    missed_by: Embeddings
+    """By how much the model preferred another title, of those pairs where it did."""
 
 
 def read_picture(
@@ -143,6 +145,8 @@ class Matcher:
             pairs; None if the model has no channel.
         precision: of the channel's stored features.
         left_out: why pictures of the channel are not among the pairs → how many.
+        close: a difference of two titles' cosines that is too small to tell which fits better: by
+            less the model preferred a wrong title, in half of the channel's pairs where it did.
     """
 
     def __init__(
@@ -163,7 +167,9 @@ class Matcher:
         self.precision = precision
         self.left_out = dict(left_out or {})
         self.typical: tuple[float, float, float] | None = None
+        self.close = 0.0
         if own:
+            self.close = float(np.median(own.missed_by)) if len(own.missed_by) else 0.0
             low, median, high = np.percentile(own.cosines, (25, 50, 75)).tolist()
             self.typical = (low, median, high)
 
@@ -251,6 +257,11 @@ class Matcher:
         images = np.broadcast_to(self.embed_images([image]), vectors.shape)
         return sorted(self._fits(images, titles, vectors), key=lambda fit: -fit.cosine)
 
+    def percentile(self, cosine: float) -> float:
+        """The share, 0 to 100, of the channel's own pairs whose cosine is lower."""
+        own = self.own.cosines if self.own else np.empty(0, np.float32)
+        return 100 * int(np.searchsorted(own, cosine)) / max(1, len(own))
+
     def _fits(self, images: Embeddings, titles: Sequence[str], vectors: Embeddings) -> list[Fit]:
         rows = zip(images, titles, vectors, strict=True)
         return [self._fit(image, title, float(image @ vector)) for image, title, vector in rows]
@@ -258,14 +269,13 @@ class Matcher:
     def _fit(self, image: Embeddings, title: str, cosine: float) -> Fit:
         if self.own is None:
             return Fit(title=title, cosine=cosine, percentile=None, rank=None, of=None)
-        lower = int(np.searchsorted(self.own.cosines, cosine))
         others = self.own.vectors @ image
         own = self.own.titles.get(same_title(title), [])  # it does not compete with itself
         others = np.delete(others, own)
         return Fit(
             title=title,
             cosine=cosine,
-            percentile=100 * lower / len(self.own.cosines),
+            percentile=self.percentile(cosine),
             rank=1 + int((others >= cosine).sum()),
             of=1 + len(others),
         )
@@ -285,7 +295,7 @@ def _own_pairs(
     examples: Sequence[Example],
     model: SentenceTransformer,
     wanted: WantedPrecision,
-    unseen: Mapping[str, float | None],
+    unseen: Mapping[str, Prediction | None],
 ) -> tuple[OwnPairs, Precision]:
     """What a title is held against, and the precision of its vectors.
 
@@ -302,13 +312,23 @@ def _own_pairs(
     for row, title in enumerate(titles):
         spellings[same_title(title)].append(row)
     now = (images * own).sum(axis=1)
-    cosines = [
-        float(cosine) if known is None else known
-        for cosine, example in zip(now, examples, strict=True)
-        if example.id in unseen
-        for known in [unseen[example.id]]
-    ]
-    return OwnPairs(np.sort(np.array(cosines, np.float32)), dict(spellings), vectors), precision
+    answers = [(row, unseen[each.id]) for row, each in enumerate(examples) if each.id in unseen]
+    told = [answer for _, answer in answers if answer]
+    itself = [row for row, answer in answers if answer is None]
+    cosines = [*(answer.similarity for answer in told), *now[itself].tolist()]
+    behind = [answer.top_similarity - answer.similarity for answer in told if answer.rank > 1]
+    for row in itself[:LOOKED_AT]:
+        others = vectors @ images[row]
+        others[spellings[same_title(examples[row].title)]] = -1
+        if (gap := float(others.max() - now[row])) > 0:
+            behind.append(gap)
+    ascending = np.sort(np.array(cosines, np.float32))
+    return OwnPairs(ascending, dict(spellings), vectors, np.array(behind, np.float32)), precision
+
+
+LOOKED_AT = 2000
+"""Pairs that are ranked among all titles to see how close its mistakes are; of 100,000 videos all
+would take a minute."""
 
 
 def _readable(
@@ -341,15 +361,15 @@ def counted(left_out: Mapping[str, int]) -> str:
 
 def _unseen(
     workspace: Workspace, version: Version, examples: Sequence[Example], untouched: bool
-) -> dict[str, float | None]:
-    """Videos that the model has not learned from → their cosine if another model is to tell it.
+) -> dict[str, Prediction | None]:
+    """Videos that the model has not learned from → the answer if another model is to give it.
 
     After a cross-fit these are all; so they are of the untouched model, which tells them itself.
     """
     answers = version.answers
     if answers and not untouched and answers.is_whole(workspace):
         told = workspace.read_table(answers, Prediction)
-        return {answer.video_id: answer.similarity for answer in told}
+        return {answer.video_id: answer for answer in told}
     learned = set() if answers else set(version.learned_from)
     return {example.id: None for example in examples if example.id not in learned}
 
@@ -358,7 +378,7 @@ def _check_enough(
     workspace: Workspace,
     version: Version,
     examples: Sequence[Example],
-    unseen: Mapping[str, float | None],
+    unseen: Mapping[str, Prediction | None],
 ) -> None:
     """Raise NoModelError if no pair is left that a title can be held against."""
     if not any(example.id in unseen for example in examples):
