@@ -1,20 +1,26 @@
 """The model in use of a channel, for who asks it again and again: the page and the service."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
+from hashlib import sha256
 from typing import NamedTuple
 from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
 
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.data.thumbnails import Example
 from thumbtune.errors import UserError
+from thumbtune.learning.evaluation import Embeddings
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.indexing import Indexed, ThumbnailIndex, index_channel, open_index
 from thumbtune.use.matching import Matcher, NoModelError, champion_of, examples_of
 
 MAX_TITLES = 50
 MAX_CHARACTERS = 200  # of a title; YouTube allows 100
+MOST_KEPT = 2000  # vectors; of 768 numbers these are 6 MB
 WATCH = "https://www.youtube.com/watch?v="
 CHOICES = 60  # thumbnails of the channel that are offered
 
@@ -32,6 +38,28 @@ class About(NamedTuple):
     """Where it can be watched, or empty."""
 
 
+class Kept:
+    """Vectors of what was asked about lately, so that it is embedded once."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.vectors: dict[Hashable, Embeddings] = {}
+
+    def of(self, keys: Sequence[Hashable], embed: Callable[[list[int]], Embeddings]) -> Embeddings:
+        """Vectors by their keys, shape (keys, dimensions).
+
+        Args:
+            embed: gives those of the places that are not known.
+        """
+        new = [place for place, key in enumerate(keys) if key not in self.vectors]
+        made = dict(zip((keys[place] for place in new), embed(new), strict=True)) if new else {}
+        found = np.stack([made[key] if key in made else self.vectors[key] for key in keys])
+        self.vectors |= dict(zip(keys, found, strict=True))
+        for key in list(self.vectors)[: -self.most]:
+            del self.vectors[key]
+        return found
+
+
 class Champion:
     """A channel's model in use, loaded when first needed; a promotion counts from the next use."""
 
@@ -42,6 +70,7 @@ class Champion:
         self._indexed = cache(self._index)
         self._opened = lru_cache(1)(self._open)
         self._videos = lru_cache(1)(self._by_id)
+        self._kept = Kept(MOST_KEPT)
 
     def version(self) -> Version:
         """The version in use; NoModelError if there is none."""
@@ -53,6 +82,18 @@ class Champion:
 
     def _load(self, number: int, untouched: bool) -> Matcher:
         return Matcher.of_version(self.workspace, self.registry.version(number), untouched)
+
+    def embed_titles(self, titles: Sequence[str]) -> Embeddings:
+        """Unit vectors of titles, shape (titles, dimensions)."""
+        number, matcher = self.version().number, self.matcher()
+        keys = [(number, title) for title in titles]
+        return self._kept.of(keys, lambda new: matcher.embed_titles([titles[n] for n in new]))
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """Unit vectors of pictures, shape (images, dimensions)."""
+        number, matcher = self.version().number, self.matcher()
+        keys = [(number, each.size, sha256(each.tobytes()).digest()) for each in images]
+        return self._kept.of(keys, lambda new: matcher.embed_images([images[n] for n in new]))
 
     def index(self) -> ThumbnailIndex:
         """The channel's pictures as the model sees them, with those that joined since.

@@ -15,6 +15,7 @@ from html import escape
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
 from typing import Any, NamedTuple
+from urllib.parse import quote
 from uuid import uuid4
 
 from fastapi.middleware import Middleware
@@ -27,11 +28,12 @@ from thumbtune.app.in_use import MAX_CHARACTERS, Champion, QuestionError, check_
 from thumbtune.channel.registry import Registry
 from thumbtune.data.thumbnails import BadThumbnailError, Example, load_image
 from thumbtune.errors import UserError
-from thumbtune.reporting.figures import as_jpeg
+from thumbtune.reporting.figures import as_jpeg, fit_sheet
 from thumbtune.reporting.report import data_uri, html_templates
 from thumbtune.store.disk import in_plain_words
-from thumbtune.store.workspace import Workspace
+from thumbtune.store.workspace import Workspace, fingerprint
 from thumbtune.text.titles import is_blank
+from thumbtune.use.comparing import as_csv, compare
 from thumbtune.use.indexing import (
     Hit,
     search_picture,
@@ -55,6 +57,7 @@ import gradio as gr
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
 MAX_UPLOAD = "64mb"  # what is larger than a thumbnail may be is made smaller
+MAX_PICTURES = 6
 MAX_FOUND = 48
 PREVIEW = (320, 180)  # pixels, of thumbnails that are offered, and of the one that is asked about
 FOUND = (460, 259)  # pixels, of a thumbnail that was found
@@ -72,27 +75,17 @@ SEARCH_HINT = (
 RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "minimal"}
 """Of every event: Gradio hands on an upload as it came, so that it is checked here and once."""
 
+Uploads = list[dict[str, Any]] | None
+"""What Gradio's gallery hands on."""
+
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 
 
-OUTDATED = "() => document.querySelector('#ranking .answer')?.classList.add('outdated')"
+SCRIPT = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+OUTDATED = "() => window.thumbtune?.outdated()"
 """An answer to what is no longer asked is not taken for one."""
 
-TO_THE_ANSWER = """() => {
-  const answer = document.getElementById("ranking");
-  if (innerWidth < 768) answer.scrollIntoView({behavior: "smooth"});
-}"""
-
-PREPARED = """() => {
-  for (const id of ["ranking", "found"])
-    document.getElementById(id)?.setAttribute("aria-live", "polite");
-  document.addEventListener("keydown", (event) => {
-    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
-    const buttons = ["match", "search"].map((id) => document.getElementById(id));
-    buttons.find((button) => button?.offsetParent)?.click();
-  });
-}"""
-"""Answers are announced, and Ctrl+Enter asks."""
+ANSWERED = "() => window.thumbtune?.answered()"
 
 
 class Line(NamedTuple):
@@ -124,15 +117,39 @@ def read_upload(upload: dict[str, Any] | None, matcher: Matcher) -> Image.Image:
         QuestionError: there is none. PictureError: it is of no use.
     """
     if not upload or not upload.get("path"):
-        raise QuestionError("There is no thumbnail yet. Drop or paste one, or choose one below it.")
+        raise QuestionError("There is no picture yet. Drop or paste one.")
     data = Path(upload["path"]).read_bytes()
     return matcher.read_picture(reduced(data, matcher.thumbnails.max_megapixels))
 
 
-def check_upload(champion: Champion, upload: dict[str, Any] | None) -> str:
-    """Empty, or what is wrong with a picture, as soon as it is given."""
-    if upload and upload.get("path"):
-        read_upload(upload, champion.matcher())
+def read_uploads(uploads: Uploads, matcher: Matcher) -> list[Image.Image]:
+    """Uploaded pictures, each as `read_upload` reads it.
+
+    Raises:
+        QuestionError: there is none, or there are too many.
+        PictureError: one is of no use; of several its number is told.
+    """
+    if not uploads:
+        raise QuestionError("There is no thumbnail yet. Drop or paste one, or choose one below it.")
+    if len(uploads) > MAX_PICTURES:
+        raise QuestionError(
+            f"These are {len(uploads)} thumbnails; {MAX_PICTURES} can be compared at a time. "
+            "Remove some."
+        )
+    pictures = []
+    for number, upload in enumerate(uploads, 1):
+        try:
+            pictures.append(read_upload(upload["image"], matcher))
+        except PictureError as error:
+            which = f"Thumbnail {number}, {upload['image'].get('orig_name') or ''}: "
+            raise PictureError(f"{which if len(uploads) > 1 else ''}{error}") from None
+    return pictures
+
+
+def check_uploads(champion: Champion, uploads: Uploads) -> str:
+    """Empty, or what is wrong with pictures, as soon as they are given."""
+    if uploads:
+        read_uploads(uploads, champion.matcher())
     return ""
 
 
@@ -191,12 +208,59 @@ def header(champion: Champion) -> str:
     )
 
 
-def ranking(champion: Champion, upload: dict[str, Any] | None, text: str) -> str:
-    """The titles of a text, ranked for an uploaded thumbnail by both models."""
-    fine_tuned = champion.matcher()
-    image = read_upload(upload, fine_tuned)
+class Drawing(NamedTuple):
+    """What a grid is drawn from, once it is shown."""
+
+    pictures: list[Image.Image]
+    rows: list[tuple[str, list[float]]]
+    """A title, and a percentile for each picture."""
+
+
+class Answered(NamedTuple):
+    """A part of the page, and what can be drawn of it."""
+
+    html: str
+    drawing: Drawing | None = None
+
+
+def answered(champion: Champion, uploads: Uploads, text: str) -> Answered:
+    """The titles of a text, ranked for one thumbnail or held against several."""
+    pictures = read_uploads(uploads, champion.matcher())
     titles = read_titles(text)
-    untouched = champion.matcher(untouched=True)
+    if len(pictures) == 1:
+        return Answered(ranking(champion, pictures[0], titles))
+    return grid(champion, pictures, titles)
+
+
+def grid(champion: Champion, pictures: list[Image.Image], titles: Sequence[str]) -> Answered:
+    """Each title held against each thumbnail."""
+    embedded = champion.embed_images(pictures), titles, champion.embed_titles(titles)
+    comparison = compare(champion.matcher(), *embedded)
+    names = [f"thumbnail {number}" for number in range(1, len(pictures) + 1)]
+    page = html(
+        "grid",
+        asked=uuid4().hex,
+        channel=champion.registry.identity.called,
+        pictures=[_small(picture, PREVIEW) for picture in pictures],
+        comparison=comparison,
+        table=f"data:text/csv;charset=utf-8,{quote(as_csv(comparison, names))}",
+        copied=as_csv(comparison, names, "\t"),
+        left_out=counted(champion.matcher().left_out),
+    )
+    rows = [(row.title, [cell.percentile for cell in row.cells]) for row in comparison.rows]
+    return Answered(page, Drawing(pictures, rows))
+
+
+def draw(drawing: Drawing | None) -> str:
+    """A grid as a picture to keep; it takes longer than the answer, so it comes after it."""
+    return (
+        html("drawing", asked=uuid4().hex, picture=data_uri(fit_sheet(*drawing))) if drawing else ""
+    )
+
+
+def ranking(champion: Champion, image: Image.Image, titles: Sequence[str]) -> str:
+    """Titles, ranked for a thumbnail by both models."""
+    fine_tuned, untouched = champion.matcher(), champion.matcher(untouched=True)
     lines = side_by_side(
         fine_tuned.rank_titles(image, titles), untouched.rank_titles(image, titles)
     )
@@ -293,7 +357,7 @@ def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
         title=f"thumbtune · {channel}", analytics_enabled=False, fill_width=True
     ) as page:
         head = gr.HTML(apply_default_css=False)
-        page.load(told(lambda: header(champion)), None, head, js=PREPARED, **RAW)
+        page.load(told(lambda: header(champion)), None, head, js=SCRIPT, **RAW)
         with gr.Tab("Match titles"):
             _match_tab(champion)
         with gr.Tab("Search thumbnails"):
@@ -320,26 +384,37 @@ def _upload(label: str, name: str) -> gr.Image:
 class Chosen(NamedTuple):
     """What a choice puts into the form."""
 
-    upload: Any
+    uploads: list[str]
     text: str
     filled: str
     """The text again: what was filled in is replaced by the next choice, what was typed stays."""
 
 
-def fill_in(champion: Champion, example: Example, titles: str, text: str, filled: str) -> Chosen:
-    """Choose one of the channel's thumbnails.
+def fill_in(
+    champion: Champion, example: Example, titles: str, uploads: Uploads, text: str, filled: str
+) -> Chosen:
+    """Choose one of the channel's thumbnails, in the place of one that was chosen before.
 
     Args:
         titles: that go with it.
+        uploads: pictures that are there.
         text: that stands there.
         filled: what an earlier choice has put there.
     """
+    file = Path(os.environ["GRADIO_TEMP_DIR"]) / f"{CHOSEN}{fingerprint(example.id)[:16]}.png"
     try:
-        picture = load_image(champion.workspace, example)
+        load_image(champion.workspace, example).save(file)
     except (OSError, BadThumbnailError):
         raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
-    typed = not is_blank(text) and text != filled
-    return Chosen(picture, text, filled) if typed else Chosen(picture, titles, titles)
+    given = [each["image"] for each in uploads or []]
+    kept = [each["path"] for each in given if not Path(each["path"]).name.startswith(CHOSEN)]
+    if is_blank(text) or text == filled:
+        text = filled = titles
+    return Chosen([*kept, str(file)], text, filled)
+
+
+CHOSEN = "of-the-channel-"
+"""How files of pictures begin that were chosen, not given."""
 
 
 def example_of(champion: Champion) -> Chosen:
@@ -349,13 +424,25 @@ def example_of(champion: Champion) -> Chosen:
         raise gr.Error("None of the channel’s thumbnails is there. Give one of yours.")
     first, *others = examples
     titles = [example.title for example in others[:2]]
-    return fill_in(champion, first, "\n".join([*titles[:1], first.title, *titles[1:]]), "", "")
+    return fill_in(champion, first, "\n".join([*titles[:1], first.title, *titles[1:]]), [], "", "")
 
 
 def _match_tab(champion: Champion) -> None:
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
-            upload = _upload("Thumbnail", "thumbnail")
+            uploads = gr.Gallery(
+                label="Thumbnails, up to six",
+                elem_id="thumbnail",
+                sources=["upload", "clipboard"],
+                file_types=["image"],
+                type="filepath",
+                format="png",  # without loss
+                interactive=True,
+                columns=3,
+                height=260,
+                allow_preview=False,
+                buttons=[],
+            )
             wrong = gr.HTML(apply_default_css=False)
             with gr.Accordion("Or choose one of the channel’s", open=False) as picker:
                 pictures = gr.Gallery(
@@ -371,30 +458,39 @@ def _match_tab(champion: Champion) -> None:
                 label="Title ideas, one a line", lines=6, max_lines=14, placeholder=PLACEHOLDER
             )
             button = gr.Button("Match", variant="primary", elem_id="match")
-            show = gr.Button("Show me an example", size="sm")
+            show = gr.Button("Show me an example")
         with gr.Column(scale=7, min_width=320):
             answer = gr.HTML(
                 html("hint", message=MATCH_HINT), apply_default_css=False, elem_id="ranking"
             )
-    offered, filled = gr.State([]), gr.State("")
+            picture = gr.HTML(apply_default_css=False, elem_id="drawing")
+            gr.HTML(html("earlier"), apply_default_css=False)
+    offered, filled, drawn = gr.State([]), gr.State(""), gr.State()
     picker.expand(lambda: choose(champion), None, [pictures, offered], **RAW)
 
-    def pick(examples: list[Example], text: str, filled: str, chosen: gr.SelectData) -> Chosen:
+    def pick(
+        examples: list[Example], uploads: Uploads, text: str, filled: str, chosen: gr.SelectData
+    ) -> Chosen:
         example = examples[chosen.index]
-        return fill_in(champion, example, example.title, text, filled)
+        return fill_in(champion, example, example.title, uploads, text, filled)
 
-    form = [upload, text, filled]
-    pictures.select(pick, [offered, text, filled], form, **RAW)
-    check = told(lambda picture: check_upload(champion, picture))
-    upload.change(check, upload, wrong, **RAW, **ONE_AT_A_TIME)
-    for event in (upload.change, text.change):
+    form = [uploads, text, filled]
+    pictures.select(pick, [offered, *form], form, **RAW)
+    check = told(lambda given: check_uploads(champion, given))
+    uploads.change(check, uploads, wrong, **RAW, **ONE_AT_A_TIME)
+    for event in (uploads.change, text.change):
         event(None, js=OUTDATED)
-    ask = told(lambda *question: ranking(champion, *question))
-    button.click(ask, [upload, text], answer, **RAW, **ONE_AT_A_TIME).then(None, js=TO_THE_ANSWER)
-    example = show.click(lambda: example_of(champion), None, form, **RAW)
-    example.success(ask, [upload, text], answer, **RAW, **ONE_AT_A_TIME).then(
-        None, js=TO_THE_ANSWER
-    )
+
+    def ask(*question: Any) -> Answered:
+        try:
+            return answered(champion, *question)
+        except (UserError, OSError) as problem:
+            return Answered(html("problem", message=in_plain_words(problem)))
+
+    shown = show.click(lambda: example_of(champion), None, form, **RAW)
+    for asked in (button.click, shown.success):
+        given = asked(ask, [uploads, text], [answer, drawn], **RAW, **ONE_AT_A_TIME)
+        given.then(None, js=ANSWERED).then(draw, drawn, picture, **RAW)
 
 
 def _search_tab(champion: Champion) -> None:

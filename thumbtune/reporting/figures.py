@@ -24,6 +24,7 @@ THUMBNAIL = (368, 207)  # pixels, in the sheet and on the page
 COLUMNS = 3
 GAP, PAD, LINE = 20, 12, 22  # pixels: between cards, inside a card, from line to line
 HEADER = 64
+TITLE, FIT, FIT_ROW = 420, (184, 104), 56  # pixels: of titles, thumbnails and rows of a grid
 CARD = (THUMBNAIL[0] + 2 * PAD, THUMBNAIL[1] + 6 * LINE + 4 * PAD)
 LONGEST = 300  # characters of a title that are looked at; YouTube allows 100
 
@@ -182,6 +183,41 @@ def first_cards(sheet: bytes, count: int) -> bytes:
             card = whole.crop((x, y, x + CARD[0], y + CARD[1]))
             few.paste(card, (GAP + place % 2 * across, GAP + place // 2 * down))
     return as_jpeg(few)
+
+
+def fit_sheet(pictures: Sequence[Image.Image], rows: Sequence[tuple[str, list[float]]]) -> bytes:
+    """How well titles fit thumbnails, as a PNG picture: a row a title, a column a thumbnail.
+
+    Args:
+        rows: a title, and a percentile for each picture.
+    """
+    width, height = FIT
+    top = HEADER + height
+    size = (TITLE + len(pictures) * (width + PAD) + GAP, top + GAP + len(rows) * FIT_ROW)
+    sheet = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(sheet)
+    note = "How well titles fit thumbnails: percent of the channel's own pairs that fit less well"
+    pen.text((GAP, HEADER // 2), note, SOFT, _font(DEJAVU, 14), anchor="lm")
+    for column, picture in enumerate(pictures):
+        sheet.paste(_fitted(picture).resize(FIT), (TITLE + column * (width + PAD), HEADER))
+    for row, (title, percentiles) in enumerate(rows):
+        y = top + PAD + row * FIT_ROW
+        for number, (line, font) in enumerate(_typeset(title, 15, TITLE - GAP - PAD)):
+            pen.text((GAP, y + number * LINE), line, INK, font)
+        for column, percentile in enumerate(percentiles):
+            x = TITLE + column * (width + PAD)
+            pen.rectangle((x, y, x + width, y + FIT_ROW - 6), _heat(percentile))
+            middle = (x + width // 2, y + FIT_ROW // 2 - 3)
+            pen.text(middle, f"{percentile:.0f}", INK, _font(DEJAVU_BOLD, 17), anchor="mm")
+    file = io.BytesIO()
+    sheet.save(file, "PNG")
+    return file.getvalue()
+
+
+def _heat(percentile: float) -> tuple[int, int, int]:
+    """From white to green, light enough for dark figures."""
+    share = percentile / 100
+    return (round(255 - 140 * share), round(255 - 45 * share), round(255 - 105 * share))
 
 
 def thumbnail_jpeg(workspace: Workspace, example: Example) -> bytes:

@@ -9,9 +9,10 @@ NOTHING = "does not describe this picture"
 FAR = 5.0
 """Percentile among the channel's own pairs; what is below does not belong together."""
 
+WEAK = 25.0
 LEVELS = (
     (75.0, "fits better than most of your videos"),
-    (25.0, "fits like your typical video"),
+    (WEAK, "fits like your typical video"),
     (FAR, "fits less well than most of your videos"),
     (0.0, NOTHING),
 )
@@ -49,4 +50,5 @@ def answer_of(fits: Sequence[Fit], close: float) -> Answer:
         return Answer(f"This title {words}.", 1)
     if ties:
         return Answer(f"Too close to call: the first {1 + len(ties)} titles.", 1 + len(ties))
-    return Answer(f"The first title is ahead: it {words}.", 1)
+    ahead = "ahead, but it" if (first.percentile or 0) < WEAK else "ahead: it"
+    return Answer(f"The first title is {ahead} {words}.", 1)
