@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from axe_playwright_python.sync_playwright import Axe
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -508,7 +509,7 @@ def test_earlier_answers_stay_in_this_browser_until_they_are_forgotten(
     page.locator("#earlier-answers button").first.click()
     again = page.locator("#earlier-answer")
     expect(again.get_by_role("heading")).to_have_text(title)
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Close", exact=True).click()
     page.get_by_role("button", name="Forget them").click()
     page.reload()
     expect(page.get_by_text("Earlier answers")).to_be_hidden()
@@ -536,6 +537,48 @@ def test_a_title_with_html_or_a_template_is_shown_as_text(site: Site, page: Page
     give_pictures(page, site.workspace.root / site.test_rows()[0].image)
     rows = match(page, titles)
     assert sorted(rows.get_by_role("heading").all_text_contents()) == sorted(titles)
+
+
+NOT_OURS = re.compile(r'^<button class="icon-button [^>]*aria-label="Click to Upload"')
+"""Gradio puts its area for uploads into a button."""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(site: Site, page: Page, theme: str, width: int) -> None:
+    def check() -> None:
+        found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+        told = [
+            f"{rule['id']}: {node['html']} {node['failureSummary']}"
+            for rule in found
+            if rule["impact"] in {"serious", "critical"}
+            for node in rule["nodes"]
+            if not NOT_OURS.match(node["html"])
+        ]
+        assert told == []
+
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(f"{site.url}?__theme={theme}")
+    expect(page.get_by_role("heading", name="sample")).to_be_visible()
+    check()
+    page.get_by_role("button", name="Show me an example").click()
+    page.get_by_text("Details").first.click()
+    page.get_by_text("Or choose one of the channel’s").click()
+    expect(page.locator("#picker img").first).to_be_visible()
+    check()
+    give_pictures(page, *(site.workspace.root / row.image for row in site.test_rows()[1:3]))
+    expect(page.get_by_text("This is about what was there before.")).to_be_visible()
+    check()
+    grid_of(page, [*OTHERS, site.test_rows()[1].title])
+    expect(page.get_by_role("link", name="PNG")).to_be_visible()
+    check()
+    page.locator("#ranking td > button").first.click()
+    check()
+    page.keyboard.press("Escape")
+    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_label("Words").fill("a robot in the snow")
+    search(page, 6)
+    check()
 
 
 @pytest.mark.parametrize("width", [375, 390, 768])

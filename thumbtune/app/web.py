@@ -75,6 +75,8 @@ SEARCH_HINT = (
 RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "minimal"}
 """Of every event: Gradio hands on an upload as it came, so that it is checked here and once."""
 
+QUIET = {**RAW, "show_progress": "hidden"}
+
 Uploads = list[dict[str, Any]] | None
 """What Gradio's gallery hands on."""
 
@@ -490,7 +492,7 @@ def _match_tab(champion: Champion) -> None:
     shown = show.click(lambda: example_of(champion), None, form, **RAW)
     for asked in (button.click, shown.success):
         given = asked(ask, [uploads, text], [answer, drawn], **RAW, **ONE_AT_A_TIME)
-        given.then(None, js=ANSWERED).then(draw, drawn, picture, **RAW)
+        given.then(None, js=ANSWERED).then(draw, drawn, picture, **QUIET)
 
 
 def _search_tab(champion: Champion) -> None:
@@ -525,7 +527,11 @@ def _theme() -> gr.themes.Base:
         color_accent="#1b7f4b",
         button_primary_background_fill="#1b7f4b",
         button_primary_background_fill_hover="#166b3f",
+        button_primary_background_fill_dark="#1b7f4b",
+        button_primary_background_fill_hover_dark="#166b3f",
         button_primary_text_color="white",
+        body_text_color_subdued="#5c6778",
+        body_text_color_subdued_dark="#9aa5b5",
     )
 
 
