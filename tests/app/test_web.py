@@ -432,6 +432,27 @@ def test_where_no_title_fits_none_is_marked(site: Site, page: Page) -> None:
     expect(page.locator("li.best")).to_have_count(0)
 
 
+def test_what_the_channel_has_used_before_is_told(site: Site, page: Page, tmp_path: Path) -> None:
+    row = site.test_rows()[0]
+    again = tmp_path / "again.jpg"
+    with Image.open(site.workspace.root / row.image) as whole:
+        whole.convert("RGB").resize((480, 360)).save(again, quality=60)
+    give_pictures(page, again)
+    match(page, [row.title.upper(), "A title that nobody has used"])
+    expect(page.get_by_text("You have used this title:")).to_have_count(1)
+    expect(page.get_by_role("heading", name="You have used this thumbnail")).to_be_visible()
+    first = page.locator("#ranking figure").first
+    expect(first).to_contain_text(row.title)
+    expect(first).to_contain_text(f"{(row.published_at or '')[:10]} nearly the same")
+    new = tmp_path / "new.png"
+    Image.effect_noise((640, 360), 90).save(new)
+    page.locator("#thumbnail").get_by_label("Clear").click()
+    give_pictures(page, new)
+    match(page, ["A title"])
+    expect(page.get_by_role("heading", name="Your thumbnails that are most like")).to_be_visible()
+    expect(page.get_by_text("nearly the same")).to_have_count(0)
+
+
 def grid_of(page: Page, titles: list[str]) -> Locator:
     """Ask for the grid, by the keyboard; its rows."""
     page.get_by_label("Title ideas").fill("\n".join(titles))
@@ -783,7 +804,8 @@ def test_titles_are_read_one_a_line(text: str) -> None:
 
 def about(fits: list[Fit]) -> dict[str, Any]:
     """What else a ranking shows."""
-    return {"asked": "1", "picture": "data:,", "answer": answer_of(fits, 0.1), "left_out": ""}
+    nothing: dict[str, Any] = {"left_out": "", "nearest": [], "used": {f.title: "" for f in fits}}
+    return {"asked": "1", "picture": "data:,", "answer": answer_of(fits, 0.1), **nothing}
 
 
 @given(title=NASTY | st.text(), other=NASTY | st.text())

@@ -15,6 +15,7 @@ from thumbtune.data.thumbnails import Example
 from thumbtune.errors import UserError
 from thumbtune.learning.evaluation import Embeddings
 from thumbtune.store.workspace import Workspace
+from thumbtune.text.titles import same_title
 from thumbtune.use.indexing import Indexed, ThumbnailIndex, index_channel, open_index
 from thumbtune.use.matching import Matcher, NoModelError, champion_of, examples_of
 
@@ -129,6 +130,14 @@ class Champion:
         published = (example.published_at or "")[:10] if example else ""
         at_youtube = self.registry.source == "youtube" and example is not None
         return About(published, f"{WATCH}{quote(video_id)}" if at_youtube else "")
+
+    def used_before(self, title: str) -> str:
+        """The day on which the channel published a title that looks the same; empty if none did."""
+        with suppress(NoModelError):
+            for example in self._videos(self.version().number).values():
+                if same_title(example.title) == same_title(title):
+                    return (example.published_at or "")[:10] or "before"
+        return ""
 
     def _by_id(self, number: int) -> dict[str, Example]:
         rows = examples_of(self.workspace, self.registry.version(number))

@@ -26,6 +26,7 @@ from PIL import Image
 from thumbtune.app.address import check_address
 from thumbtune.app.in_use import MAX_CHARACTERS, Champion, QuestionError, check_titles
 from thumbtune.channel.registry import Registry
+from thumbtune.data.looks import are_nearly_the_same, look_at
 from thumbtune.data.thumbnails import BadThumbnailError, Example, load_image
 from thumbtune.errors import UserError
 from thumbtune.reporting.figures import as_jpeg, fit_sheet
@@ -36,6 +37,7 @@ from thumbtune.text.titles import is_blank
 from thumbtune.use.comparing import as_csv, compare
 from thumbtune.use.indexing import (
     Hit,
+    NoIndexError,
     search_picture,
     search_words,
 )
@@ -275,8 +277,35 @@ def ranking(champion: Champion, image: Image.Image, titles: Sequence[str]) -> st
         lines=lines,
         pairs=pairs,
         close=fine_tuned.close,
+        used={title: champion.used_before(title) for title in titles},
+        nearest=nearest(champion, image),
         left_out=counted(fine_tuned.left_out),
     )
+
+
+class Near(NamedTuple):
+    """A thumbnail of the channel that is near to a new one."""
+
+    picture: str | None
+    title: str
+    published: str
+    nearly_the_same: bool
+
+
+def nearest(champion: Champion, image: Image.Image, top: int = 3) -> list[Near]:
+    """The channel's thumbnails most like a new one; none where there is no index."""
+    try:
+        index = champion.index()
+    except NoIndexError:
+        return []
+    matcher, views = champion.matcher(), look_at(image)
+    near = []
+    for hit in search_picture(index, matcher, image, top):
+        with suppress(PictureError):
+            same = are_nearly_the_same(views, look_at(matcher.read_picture(hit.image)))
+            about = champion.about(hit.id)
+            near.append(Near(_shown(hit, matcher), hit.title, about.published, same))
+    return near
 
 
 def _small(image: Image.Image, size: tuple[int, int]) -> str:
@@ -441,6 +470,8 @@ def _match_tab(champion: Champion) -> None:
                 format="png",  # without loss
                 interactive=True,
                 columns=3,
+                fit_columns=False,
+                object_fit="contain",
                 height=260,
                 allow_preview=False,
                 buttons=[],
