@@ -529,7 +529,7 @@ def test_earlier_answers_stay_in_this_browser_until_they_are_forgotten(
     page.get_by_text("Earlier answers").click()
     page.locator("#earlier-answers button").first.click()
     again = page.locator("#earlier-answer")
-    expect(again.get_by_role("heading")).to_have_text(title)
+    expect(again.get_by_role("heading").first).to_have_text(title)
     page.get_by_role("button", name="Close", exact=True).click()
     page.get_by_role("button", name="Forget them").click()
     page.reload()
