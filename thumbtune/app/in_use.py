@@ -71,6 +71,7 @@ class Champion:
         self._indexed = cache(self._index)
         self._opened = lru_cache(1)(self._open)
         self._videos = lru_cache(1)(self._by_id)
+        self._titles = lru_cache(1)(self._by_title)
         self._kept = Kept(MOST_KEPT)
 
     def version(self) -> Version:
@@ -134,10 +135,12 @@ class Champion:
     def used_before(self, title: str) -> str:
         """The day on which the channel published a title that looks the same; empty if none did."""
         with suppress(NoModelError):
-            for example in self._videos(self.version().number).values():
-                if same_title(example.title) == same_title(title):
-                    return (example.published_at or "")[:10] or "before"
+            return self._titles(self.version().number).get(same_title(title), "")
         return ""
+
+    def _by_title(self, number: int) -> dict[str, str]:
+        rows = reversed(self._videos(number).values())
+        return {same_title(row.title): (row.published_at or "")[:10] or "before" for row in rows}
 
     def _by_id(self, number: int) -> dict[str, Example]:
         rows = examples_of(self.workspace, self.registry.version(number))

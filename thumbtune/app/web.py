@@ -77,7 +77,7 @@ SEARCH_HINT = (
 RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "minimal"}
 """Of every event: Gradio hands on an upload as it came, so that it is checked here and once."""
 
-QUIET = {**RAW, "show_progress": "hidden"}
+QUIET: dict[str, Any] = {**RAW, "show_progress": "hidden"}
 
 Uploads = list[dict[str, Any]] | None
 """What Gradio's gallery hands on."""
@@ -216,6 +216,7 @@ class Drawing(NamedTuple):
     """What a grid is drawn from, once it is shown."""
 
     pictures: list[Image.Image]
+    """Small ones: a visitor's session keeps them."""
     rows: list[tuple[str, list[float]]]
     """A title, and a percentile for each picture."""
 
@@ -241,25 +242,26 @@ def grid(champion: Champion, pictures: list[Image.Image], titles: Sequence[str])
     embedded = champion.embed_images(pictures), titles, champion.embed_titles(titles)
     comparison = compare(champion.matcher(), *embedded)
     names = [f"thumbnail {number}" for number in range(1, len(pictures) + 1)]
+    small = [_resized(picture, PREVIEW) for picture in pictures]
     page = html(
         "grid",
         asked=uuid4().hex,
         channel=champion.registry.identity.called,
-        pictures=[_small(picture, PREVIEW) for picture in pictures],
+        pictures=[data_uri(as_jpeg(picture)) for picture in small],
         comparison=comparison,
         table=f"data:text/csv;charset=utf-8,{quote(as_csv(comparison, names))}",
         copied=as_csv(comparison, names, "\t"),
         left_out=counted(champion.matcher().left_out),
     )
     rows = [(row.title, [cell.percentile for cell in row.cells]) for row in comparison.rows]
-    return Answered(page, Drawing(pictures, rows))
+    return Answered(page, Drawing(small, rows))
 
 
 def draw(drawing: Drawing | None) -> str:
     """A grid as a picture to keep; it takes longer than the answer, so it comes after it."""
-    return (
-        html("drawing", asked=uuid4().hex, picture=data_uri(fit_sheet(*drawing))) if drawing else ""
-    )
+    if drawing is None:
+        return ""
+    return html("drawing", asked=uuid4().hex, picture=data_uri(fit_sheet(*drawing)))
 
 
 def ranking(champion: Champion, image: Image.Image, titles: Sequence[str]) -> str:
@@ -310,9 +312,13 @@ def nearest(champion: Champion, image: Image.Image, top: int = 3) -> list[Near]:
 
 def _small(image: Image.Image, size: tuple[int, int]) -> str:
     """A picture as a `data:` address, no larger than a size in pixels."""
+    return data_uri(as_jpeg(_resized(image, size)))
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     small = image.copy()
     small.thumbnail(size)
-    return data_uri(as_jpeg(small))
+    return small
 
 
 def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: int) -> str:
