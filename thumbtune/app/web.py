@@ -8,13 +8,14 @@ import atexit
 import os
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache, wraps
 from html import escape
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from tempfile import mkdtemp
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -57,6 +58,8 @@ os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="thumbtune-")
 import gradio as gr
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+
+T = TypeVar("T")
 
 MAX_UPLOAD = "64mb"  # what is larger than a thumbnail may be is made smaller
 MAX_PICTURES = 6
@@ -185,15 +188,20 @@ def html(template: str, **values: Any) -> str:
     return _templates().get_template(f"{template}.html.jinja").render(**values)
 
 
-def told(answer: Callable[..., str]) -> Callable[..., str]:
-    """What an event shows: its answer, or in the same place what kept it from one."""
+def told(answer: Callable[..., T], as_answer: Callable[[str], Any] = str) -> Callable[..., T]:
+    """What an event shows: its answer, or in the same place what kept it from one.
+
+    Args:
+        as_answer: makes an answer of a part of the page.
+    """
 
     @wraps(answer)
-    def event(*arguments: Any) -> str:
+    def event(*arguments: Any) -> T:
         try:
             return answer(*arguments)
         except (UserError, OSError) as problem:
-            return html("problem", message=in_plain_words(problem))
+            shown: T = as_answer(html("problem", message=in_plain_words(problem)))
+            return shown
 
     return event
 
@@ -288,7 +296,8 @@ def ranking(champion: Champion, image: Image.Image, titles: Sequence[str]) -> st
 class Near(NamedTuple):
     """A thumbnail of the channel that is near to a new one."""
 
-    picture: str | None
+    picture: str
+    """As a `data:` address."""
     title: str
     published: str
     nearly_the_same: bool
@@ -302,11 +311,12 @@ def nearest(champion: Champion, image: Image.Image, top: int = 3) -> list[Near]:
         return []
     matcher, views = champion.matcher(), look_at(image)
     near = []
-    for hit in search_picture(index, matcher, image, top):
+    for hit in index.search(champion.embed_images([image])[0], top):
         with suppress(PictureError):
-            same = are_nearly_the_same(views, look_at(matcher.read_picture(hit.image)))
+            own = matcher.read_picture(hit.image)
+            same = are_nearly_the_same(views, look_at(own))
             about = champion.about(hit.id)
-            near.append(Near(_shown(hit, matcher), hit.title, about.published, same))
+            near.append(Near(_small(own, FOUND), hit.title, about.published, same))
     return near
 
 
@@ -363,27 +373,29 @@ def report(champion: Champion) -> str:
     return html("report", number=version.number, page=page)
 
 
-def choose(champion: Champion) -> tuple[list[tuple[Image.Image, str]], list[Example]]:
-    """What the picker shows, and the videos behind it; a picture that is gone is left out.
+def offered(champion: Champion) -> Iterator[tuple[Image.Image, Example]]:
+    """The videos that can be chosen, with their pictures; one whose picture is gone is left out.
 
     Raises:
         gr.Error: there is no champion whose channel it could be.
     """
-    shown, examples = [], []
     try:
-        for example in champion.choices():
-            with suppress(OSError, BadThumbnailError):
-                shown.append((_preview(champion.workspace, example), example.title))
-                examples.append(example)
+        examples = champion.choices()
     except NoModelError as problem:
         raise gr.Error(escape(str(problem))) from None
-    return shown, examples
+    for example in examples:
+        try:
+            picture = load_image(champion.workspace, example)
+        except (OSError, BadThumbnailError):
+            continue
+        yield picture, example
 
 
-def _preview(workspace: Workspace, example: Example) -> Image.Image:
-    image = load_image(workspace, example)
-    image.thumbnail(PREVIEW)
-    return image
+def choose(champion: Champion) -> tuple[list[tuple[Image.Image, str]], list[Example]]:
+    """What the picker shows, and the videos behind it."""
+    there = [(_resized(picture, PREVIEW), example) for picture, example in offered(champion)]
+    shown = [(picture, example.title) for picture, example in there]
+    return shown, [example for _, example in there]
 
 
 def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
@@ -456,11 +468,11 @@ CHOSEN = "of-the-channel-"
 
 def example_of(champion: Champion) -> Chosen:
     """A thumbnail of the channel with its own title between two others, to see what comes of it."""
-    _, examples = choose(champion)
+    examples = [example for _, example in islice(offered(champion), 3)]
     if not examples:
         raise gr.Error("None of the channel’s thumbnails is there. Give one of yours.")
     first, *others = examples
-    titles = [example.title for example in others[:2]]
+    titles = [example.title for example in others]
     return fill_in(champion, first, "\n".join([*titles[:1], first.title, *titles[1:]]), [], "", "")
 
 
@@ -504,8 +516,8 @@ def _match_tab(champion: Champion) -> None:
             )
             picture = gr.HTML(apply_default_css=False, elem_id="drawing")
             gr.HTML(html("earlier"), apply_default_css=False)
-    offered, filled, drawn = gr.State([]), gr.State(""), gr.State()
-    picker.expand(lambda: choose(champion), None, [pictures, offered], **RAW)
+    choices, filled, drawn = gr.State([]), gr.State(""), gr.State()
+    picker.expand(lambda: choose(champion), None, [pictures, choices], **RAW)
 
     def pick(
         examples: list[Example], uploads: Uploads, text: str, filled: str, chosen: gr.SelectData
@@ -514,18 +526,13 @@ def _match_tab(champion: Champion) -> None:
         return fill_in(champion, example, example.title, uploads, text, filled)
 
     form = [uploads, text, filled]
-    pictures.select(pick, [offered, *form], form, **RAW)
+    pictures.select(pick, [choices, *form], form, **RAW)
     check = told(lambda given: check_uploads(champion, given))
     uploads.change(check, uploads, wrong, **RAW, **ONE_AT_A_TIME)
     for event in (uploads.change, text.change):
         event(None, js=OUTDATED)
 
-    def ask(*question: Any) -> Answered:
-        try:
-            return answered(champion, *question)
-        except (UserError, OSError) as problem:
-            return Answered(html("problem", message=in_plain_words(problem)))
-
+    ask = told(lambda *question: answered(champion, *question), Answered)
     shown = show.click(lambda: example_of(champion), None, form, **RAW)
     for asked in (button.click, shown.success):
         given = asked(ask, [uploads, text], [answer, drawn], **RAW, **ONE_AT_A_TIME)

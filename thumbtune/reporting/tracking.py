@@ -83,7 +83,7 @@ def track(
         losses = list(_losses(history))
         end = losses[-1].number if losses else 0
         try:
-            _tell(callback, args, [*losses, _measured(version, untouched, end)])
+            _tell(name, callback, args, [*losses, _measured(version, untouched, end)])
         except Exception as error:  # whatever the tracker's own library raises
             raise TrackerError(
                 f"training.report_to: {name} could not be told of version {version.number}: "
@@ -91,17 +91,17 @@ def track(
             ) from error
 
 
-def _tell(callback: TrainerCallback, args: Settings, steps: Sequence[Step]) -> None:
+def _tell(name: str, callback: TrainerCallback, args: Settings, steps: Sequence[Step]) -> None:
     state, control = TrainerState(), TrainerControl()
     callback.on_train_begin(args, state, control, model=None)
     for step in steps:
         state.global_step = step.number
         callback.on_log(args, state, control, model=None, logs=step.figures)
-    if mlflow := sys.modules.get("mlflow"):  # transformers logs to it in the background
-        mlflow.flush_async_logging()
+    if name == "mlflow":  # transformers logs to it in the background
+        sys.modules["mlflow"].flush_async_logging()
     callback.on_train_end(args, state, control, model=None)
-    if wandb := sys.modules.get("wandb"):  # transformers leaves its run open until Python ends
-        wandb.finish()
+    if name == "wandb":  # transformers leaves its run open until Python ends
+        sys.modules["wandb"].finish()
 
 
 def _losses(history: Sequence[LossPoint]) -> Iterator[Step]:

@@ -6,7 +6,8 @@ and its titles.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -35,6 +36,7 @@ from thumbtune.data.thumbnails import (
 )
 from thumbtune.errors import UserError
 from thumbtune.learning.evaluation import (
+    BLOCK,
     Embeddings,
     Prediction,
     embed_examples,
@@ -86,7 +88,7 @@ class OwnPairs(NamedTuple):
     """`same_title` of all titles of the channel → rows of their vectors, one for each spelling."""
     vectors: Embeddings
     """Unit vectors, shape (spellings, dimensions)."""
-    missed_by: Embeddings
+    missed_by: Callable[[], list[float]]
     """By how much the model preferred another title, of those pairs where it did."""
 
 
@@ -167,11 +169,15 @@ class Matcher:
         self.precision = precision
         self.left_out = dict(left_out or {})
         self.typical: tuple[float, float, float] | None = None
-        self.close = 0.0
         if own:
-            self.close = float(np.median(own.missed_by)) if len(own.missed_by) else 0.0
             low, median, high = np.percentile(own.cosines, (25, 50, 75)).tolist()
             self.typical = (low, median, high)
+
+    @cached_property
+    def close(self) -> float:
+        """See the class; reckoned when it is first asked for."""
+        gaps = self.own.missed_by() if self.own else []
+        return float(np.median(gaps)) if gaps else 0.0
 
     @classmethod
     def of_model(cls, name: str) -> Self:
@@ -317,13 +323,31 @@ def _own_pairs(
     itself = [row for row, answer in answers if answer is None]
     cosines = [*(answer.similarity for answer in told), *now[itself].tolist()]
     behind = [answer.top_similarity - answer.similarity for answer in told if answer.rank > 1]
-    for row in itself[:LOOKED_AT]:
-        others = vectors @ images[row]
-        others[spellings[same_title(examples[row].title)]] = -1
-        if (gap := float(others.max() - now[row])) > 0:
-            behind.append(gap)
+    looked_at = itself[:LOOKED_AT]
+    own_rows = [spellings[same_title(examples[row].title)] for row in looked_at]
+    missed = partial(_missed_by, images[looked_at], now[looked_at], own_rows, vectors)
     ascending = np.sort(np.array(cosines, np.float32))
-    return OwnPairs(ascending, dict(spellings), vectors, np.array(behind, np.float32)), precision
+    pairs = OwnPairs(ascending, dict(spellings), vectors, lambda: behind + missed())
+    return pairs, precision
+
+
+def _missed_by(
+    images: Embeddings, cosines: Embeddings, own_rows: Sequence[list[int]], vectors: Embeddings
+) -> list[float]:
+    """By how much another title of the channel is nearer than the own one, where it is.
+
+    Args:
+        cosines: of each picture with its own title.
+        own_rows: of each picture, where its own title is among the vectors.
+    """
+    gaps: list[float] = []
+    for start in range(0, len(images), BLOCK):
+        others = images[start : start + BLOCK] @ vectors.T
+        for row, own in enumerate(own_rows[start : start + BLOCK]):
+            others[row, own] = -1
+        gap = others.max(axis=1) - cosines[start : start + BLOCK]
+        gaps += gap[gap > 0].tolist()
+    return gaps
 
 
 LOOKED_AT = 2000
