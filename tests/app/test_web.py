@@ -563,11 +563,16 @@ def test_a_title_with_html_or_a_template_is_shown_as_text(site: Site, page: Page
 NOT_OURS = re.compile(r'^<button class="icon-button [^>]*aria-label="Click to Upload"')
 """Gradio puts its area for uploads into a button."""
 
+SETTLED = """() => !document.querySelector(".pending")
+    && document.getAnimations().every(each => each.playState !== "running")"""
+"""While an answer is on its way Gradio pales what stands in its place, and fades it in after."""
+
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_axe_finds_nothing_serious(site: Site, page: Page, theme: str, width: int) -> None:
     def check() -> None:
+        page.wait_for_function(SETTLED)
         found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         told = [
             f"{rule['id']}: {node['html']} {node['failureSummary']}"
