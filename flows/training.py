@@ -40,7 +40,13 @@ from thumbtune.reporting.tracking import check_trackers
 from thumbtune.store.disk import disk_error
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
-from thumbtune.tasks.artifacts import post_artifacts, post_field_score, post_summary, post_verdict
+from thumbtune.tasks.artifacts import (
+    outcome,
+    post_artifacts,
+    post_field_score,
+    post_summary,
+    post_verdict,
+)
 from thumbtune.tasks.caching import Stages
 from thumbtune.tasks.check_language import check_language
 from thumbtune.tasks.choose_precision import choose_precision
@@ -61,6 +67,7 @@ from thumbtune.tasks.promote import promote
 from thumbtune.tasks.publish import publish
 from thumbtune.tasks.register import register
 from thumbtune.tasks.resolve_model import resolve_model
+from thumbtune.tasks.runs import name_outcome
 from thumbtune.tasks.score_in_field import score_in_field
 from thumbtune.tasks.split_videos import split_videos
 from thumbtune.tasks.track_version import track_version
@@ -195,6 +202,7 @@ def train_and_promote(
     registry.note_seen(seen)
     post_verdict(workspace, parameters, verdict)
     post_summary(workspace, parameters, trained, *models, report, verdict)
+    name_outcome(outcome(untouched, fine_tuned, verdict))
     notify_verdict(parameters.channel or parameters.source, verdict)
     if chosen := registry.champion():
         index(workspace, chosen, examples, needed=chosen.number == version.number)

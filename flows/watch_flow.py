@@ -80,7 +80,7 @@ def watch(options: WatchParameters) -> State[list[News]]:
         news.append(found)
         started = "yes" if found.train else "no"
         rows.append({"channel": name, "new": found.new, "training": started, "why": found.why})
-    create_table_artifact(in_cells(rows), key="watch")
+    create_table_artifact(in_cells(rows), key="watch", description=told(options, news))
     if failed:
         raise WatchError("; ".join(failed))
     return Completed(data=news, message=told(options, news))

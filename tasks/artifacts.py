@@ -103,6 +103,18 @@ def headline(untouched: Evaluation, fine_tuned: Evaluation) -> str:
     return f"R@1 {before:.2f} → {after:.2f}"
 
 
+def became_of(verdict: Verdict) -> str:
+    """What became of a version, in a word or two."""
+    if verdict.promoted:
+        return "promoted"
+    return "in use" if verdict.champion == verdict.version else "not promoted"
+
+
+def outcome(untouched: Evaluation, fine_tuned: Evaluation, verdict: Verdict) -> str:
+    """By which a run is told from others of its channel, such as `R@1 0.26 → 0.80 · promoted`."""
+    return f"{headline(untouched, fine_tuned)} · {became_of(verdict)}"
+
+
 def post_summary(
     workspace: Workspace,
     parameters: TrainParameters,
@@ -117,13 +129,14 @@ def post_summary(
 
     After `post_artifacts`, which brings the report's files to this machine.
     """
-    name, became = named_for(workspace, parameters), "promoted" if verdict.promoted else "kept"
+    name, became = named_for(workspace, parameters), became_of(verdict)
     compared = compare(untouched, article, fine_tuned)[:SHOWN]
     folder = workspace.place(f"{report.folder}/misses.json").parent
     channel = short_name(parameters.source, parameters.channel)
     lines = [
         f"# {for_markdown(channel)}: version {verdict.version} {became}",
-        f"{for_markdown(verdict.why)}. In use: version {verdict.champion or 'none'}.",
+        f"Version {verdict.version} {for_markdown(verdict.why)}. "
+        f"In use: version {verdict.champion or 'none'}.",
         "\n".join([*SUMMARY_HEAD, *map(_summary_row, compared)]),
         f"Of {compared[0].rows} videos ({compared[0].split.replace('_', ' ')}), 95 % intervals.",
     ]
@@ -136,7 +149,7 @@ def post_summary(
     create_markdown_artifact(
         "\n\n".join(lines),
         key=name("summary"),
-        description=f"{headline(untouched, fine_tuned)} · {became}",
+        description=outcome(untouched, fine_tuned, verdict),
     )
 
 

@@ -45,7 +45,10 @@ class Progress:
         return f"{self.what}: {self.done:,} of {self.total:,}{rest}"
 
     def post(self) -> None:
-        """Make the artifact, or bring it up to date."""
+        """Make the artifact, or bring it up to date.
+
+        It has no key, since that of a finished run is of no use to the next one's readers.
+        """
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
         share = 100 * self.done / self.total

@@ -53,6 +53,13 @@ def tag_run(*more: str) -> None:
         client.update_flow_run(run.id, tags=sorted(tags))
 
 
+def name_outcome(told: str) -> None:
+    """Add to the current run's name what came of it: a key's history shows names alone."""
+    if run := _current():
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(run.id, name=f"{run.name} · {told}")
+
+
 def tags_of(parameters: TrainParameters) -> list[str]:
     """By which the runs of a channel are found."""
     called = short_name(parameters.source, parameters.channel)

@@ -15,7 +15,7 @@ from thumbtune.tasks.caching import content_key
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=6),
+    cache_key_fn=content_key(version=7),
 )
 def write_report(
     workspace: Workspace,

@@ -103,7 +103,7 @@ def test_a_worker_runs_a_deployment_with_changed_parameters_and_posts_the_artifa
     assert "Taken from the deployment: training.learning_rate 0.001" in said
     assert any("training.epochs 1 (there 10)" in line for line in said)
 
-    assert run["name"] == "train sample"
+    assert re.fullmatch(r"train sample · R@1 0\.\d\d → 0\.\d\d · promoted", run["name"])
     assert {"channel:sample", "source:sample", "trigger:by-hand", "training"} <= set(run["tags"])
     assert {"fetch-thumbnails 1-100", "resolve-model model", "train"} <= set(steps(server, run))
 

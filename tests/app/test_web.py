@@ -24,19 +24,11 @@ from tests.reporting.test_report import NASTY, Tags
 from tests.reverse_proxy import ReverseProxy
 from tests.small_channel import make_examples
 from thumbtune.app.address import AddressError, host_names
-from thumbtune.app.web import (
-    Champion,
-    QuestionError,
-    answered,
-    choose,
-    found,
-    html,
-    read_titles,
-    serve,
-    share_in_words,
-    side_by_side,
-    told,
-)
+from thumbtune.app.in_use import Champion, QuestionError
+from thumbtune.app.match_tab import answered, choose, read_titles, side_by_side
+from thumbtune.app.parts import html, share_in_words, told
+from thumbtune.app.search_tab import found
+from thumbtune.app.web import serve
 from thumbtune.channel.registry import DamagedRecordError, Registry, Version
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.flows.train_flow import train

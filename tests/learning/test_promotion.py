@@ -147,6 +147,22 @@ def test_a_champion_that_has_learned_from_nearly_all_videos_is_not_met() -> None
     assert (len(differences), apart) == (1, "")
 
 
+def test_a_champion_that_has_learned_from_all_is_met_by_what_it_answered_out_of_its_folds() -> None:
+    out_of_fold = [
+        each.model_copy(update={"split": "out_of_fold"}) for each in answers([1, 2] * 20)
+    ]
+    challenger = [each.model_copy(update={"rank": 4}) for each in out_of_fold]
+    everything = {each.video_id for each in challenger}
+
+    def met(judged: list[Prediction]) -> list[tuple[str, float, float]]:
+        found, _ = compare(challenger, challenger, [], everything, "MRR", None, judged)
+        return [(each.opponent, each.challenger, each.other) for each in found]
+
+    assert met(out_of_fold)[0] == ("champion", 0.25, 0.75)
+    for others in (out_of_fold[1:], [*out_of_fold, *answers([1] * 50)[40:]]):
+        assert [opponent for opponent, *_ in met(others)] == ["untouched"]
+
+
 def test_videos_that_belong_together_widen_the_interval_of_a_difference() -> None:
     challenger, untouched = answers([1, 1, 2, 2] * 8), answers([2, 2, 1, 1] * 8)
     pairs = {str(n): n // 2 for n in range(32)}

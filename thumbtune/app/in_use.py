@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import cache, lru_cache
 from hashlib import sha256
 from typing import NamedTuple
-from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
 
 from thumbtune.channel.registry import Registry, Version
+from thumbtune.channel.source import source_of
+from thumbtune.channel.views import views_of
 from thumbtune.data.thumbnails import Example
 from thumbtune.errors import UserError
 from thumbtune.learning.evaluation import Embeddings
+from thumbtune.reporting.views import FitAndViews, fit_and_views, relative_views
 from thumbtune.store.workspace import Workspace
 from thumbtune.text.titles import same_title
 from thumbtune.use.indexing import Indexed, ThumbnailIndex, index_channel, open_index
@@ -22,7 +25,6 @@ from thumbtune.use.matching import Matcher, NoModelError, champion_of, examples_
 MAX_TITLES = 50
 MAX_CHARACTERS = 200  # of a title; YouTube allows 100
 MOST_KEPT = 2000  # vectors; of 768 numbers these are 6 MB
-WATCH = "https://www.youtube.com/watch?v="
 CHOICES = 60  # thumbnails of the channel that are offered
 
 
@@ -37,6 +39,8 @@ class About(NamedTuple):
     """Its day, such as 2026-05-31, or empty."""
     address: str
     """Where it can be watched, or empty."""
+    watched: str
+    """How often it was watched, beside the channel's videos of like age, or empty."""
 
 
 class Kept:
@@ -72,6 +76,7 @@ class Champion:
         self._opened = lru_cache(1)(self._open)
         self._videos = lru_cache(1)(self._by_id)
         self._titles = lru_cache(1)(self._by_title)
+        self._relative = lru_cache(1)(self._relative_views)
         self._kept = Kept(MOST_KEPT)
 
     def version(self) -> Version:
@@ -129,8 +134,31 @@ class Champion:
         with suppress(NoModelError):  # the list is gone; what was found is there all the same
             example = self._videos(self.version().number).get(video_id)
         published = (example.published_at or "")[:10] if example else ""
-        at_youtube = self.registry.source == "youtube" and example is not None
-        return About(published, f"{WATCH}{quote(video_id)}" if at_youtube else "")
+        address = source_of(self.registry.source).address_of(video_id) if example else ""
+        return About(published, address, self._watched(video_id))
+
+    def _watched(self, video_id: str) -> str:
+        views = views_of(self.registry)
+        if views is None or video_id not in views.counts:
+            return ""
+        times = self._relative(self.version().number, views.read_at).get(video_id)
+        beside = f", {times:.1f} times those of its time" if times is not None else ""
+        return f"{views.counts[video_id]:,} views{beside}"
+
+    def _relative_views(self, number: int, read_at: datetime) -> dict[str, float]:
+        views = views_of(self.registry)
+        rows = list(self._videos(number).values())
+        return relative_views(rows, views) if views else {}
+
+    def fit_and_views(self) -> FitAndViews | None:
+        """Whether fit and views go together on the channel; None where too little is known."""
+        own, views = self.matcher().own, views_of(self.registry)
+        if own is None or views is None:
+            return None
+        with suppress(NoModelError):
+            rows = list(self._videos(self.version().number).values())
+            return fit_and_views(own.fits, rows, views)
+        return None
 
     def used_before(self, title: str) -> str:
         """The day on which the channel published a title that looks the same; empty if none did."""

@@ -33,6 +33,8 @@ class Listing(BaseModel):
     """Ids of those that are too short, which they will always be."""
     to_come: list[str] = []
     """Ids of premieres and streams that are not over yet."""
+    views: dict[str, int] = {}
+    """Id of a video → how often it was watched, where the source tells."""
     work: str = ""
     """What was asked of the source, in words."""
     notes: list[str] = []

@@ -117,6 +117,10 @@ class Source(Protocol):
         """How others may know it: never by a path of this machine."""
         return self.short_name(channel)
 
+    def address_of(self, video_id: str) -> str:
+        """Where a video can be watched; empty where it cannot."""
+        return ""
+
     def identity(self, workspace: Workspace, channel: str) -> Identity:
         """Which channel is meant, by what is known on this machine and in the workspace."""
         own = self.channel_id(channel)

@@ -7,8 +7,10 @@ from pydantic import AwareDatetime
 
 from thumbtune.channel.listing import Listing
 from thumbtune.channel.long_form import is_short, keep_long_form
+from thumbtune.channel.registry import Registry
 from thumbtune.channel.source import Request, source_of
 from thumbtune.channel.sources.youtube.api import request_api
+from thumbtune.channel.views import Views, keep_views
 from thumbtune.errors import SourceError
 from thumbtune.parameters import VideosParameters
 from thumbtune.store.workspace import Table, Workspace
@@ -34,7 +36,11 @@ def list_videos(
     Raises:
         SourceError: the source cannot be read as asked, or nothing is left of it.
     """
+    begun = listing_begins(workspace, source, channel, parameters)
     found = source_of(source).list_videos(workspace, channel or "", parameters, request)
+    if found.views:
+        registry = Registry(workspace, source, channel)
+        keep_views(registry, Views(read_at=begun, counts=found.views))
     limit = parameters.min_duration_seconds
     kept, more = keep_long_form(found.videos, limit)
     dropped = Counter(found.dropped) + more

@@ -13,7 +13,7 @@ from thumbtune.channel.registry import Registry, Version
 from thumbtune.data.splits import number_groups
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import UNTOUCHED
-from thumbtune.learning.evaluation import Evaluation, Prediction
+from thumbtune.learning.evaluation import OUT_OF_FOLD, Evaluation, Prediction
 from thumbtune.learning.intervals import design_effect, paired_interval
 from thumbtune.metrics import described
 from thumbtune.parameters import TrainParameters
@@ -191,6 +191,7 @@ def compare(
     learned_from: set[str],
     metric: str,
     group_of: Mapping[str, int] | None = None,
+    out_of_fold: Sequence[Prediction] = (),
 ) -> tuple[list[PairedDifference], str]:
     """The challenger against the champion, if there is one, and against the untouched model.
 
@@ -198,6 +199,9 @@ def compare(
         challenger, untouched, champion: answers on videos that the challenger has not learned from.
         learned_from: videos of the champion's training; they do not count against it.
         group_of: video → number, equal for videos that belong together.
+        out_of_fold: what models of the champion's recipe that had not learned from a video answered
+            to it. They count if it has learned from all, and only where both were judged on the
+            same videos: among more titles the same model ranks its own lower.
 
     Returns:
         The differences, and why the champion is not among them though there is one.
@@ -206,12 +210,29 @@ def compare(
     if champion is None:
         return differences, ""
     fair = [answer for answer in challenger if answer.video_id not in learned_from]
+    if len(fair) < ENOUGH and _of_the_same_videos(challenger, out_of_fold):
+        met = paired_difference("champion", challenger, out_of_fold, metric, group_of)
+        return [met, *differences], ""
     if len(fair) < ENOUGH:
         return differences, (
             f"not compared with the champion, which has learned from all but {len(fair)} of the "
             f"{len(challenger)} videos ({ENOUGH} are needed)"
         )
     return [paired_difference("champion", fair, champion, metric, group_of), *differences], ""
+
+
+def _of_the_same_videos(answers: Sequence[Prediction], others: Sequence[Prediction]) -> bool:
+    splits = {answer.split for answer in (*answers, *others)}
+    same = {answer.video_id for answer in answers} == {answer.video_id for answer in others}
+    return splits == {OUT_OF_FOLD} and same
+
+
+def _recorded(workspace: Workspace, champion: Version | None) -> list[Prediction]:
+    """A champion's answers out of its folds; none if it has none, or they are gone."""
+    if champion is None or champion.answers is None or not champion.answers.is_whole(workspace):
+        return []
+    answers = workspace.read_table(champion.answers, Prediction)
+    return [answer for answer in answers if answer.split == OUT_OF_FOLD]
 
 
 def _answers(workspace: Workspace, evaluation: Evaluation) -> list[Prediction]:
@@ -267,6 +288,7 @@ def decide(
             set(present.learned_from) if present else set(),
             parameters.promotion.metric,
             dict(groups),
+            _recorded(workspace, present),
         )
         asked = parameters.promotion
         promoted, why = judge(differences, asked.rule, asked.margin, unmeasured or apart)

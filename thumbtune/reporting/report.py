@@ -1,15 +1,20 @@
 """Write down what came of it, as files beside the model."""
 
 import base64
+import csv
+import io
 import json
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from thumbtune.channel.source import short_name
+from thumbtune.channel.registry import Registry
+from thumbtune.channel.source import short_name, source_of
+from thumbtune.channel.views import views_of
 from thumbtune.data.splits import leakage
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.choosing import Plan
@@ -26,7 +31,9 @@ from thumbtune.reporting.figures import (
     worst_misses,
 )
 from thumbtune.reporting.insights import Pair, best, mismatched, slices, together
+from thumbtune.reporting.views import FitAndViews, fit_and_views
 from thumbtune.store.workspace import Table, Workspace, fingerprint
+from thumbtune.text.escaping import for_spreadsheet
 
 logger = logging.getLogger(__name__)
 
@@ -243,12 +250,14 @@ def report_html(
     misses: Sequence[Miss],
     curve: bytes | None,
     notes: Sequence[str] = (),
+    views: FitAndViews | None = None,
 ) -> str:
-    """The report as one page that needs no other file; titles are escaped.
+    """The report as one page that needs no other file but for predictions.csv; titles are escaped.
 
     Args:
         curve: of the training; None if there were no epochs.
         notes: sentences that whoever reads the figures should know.
+        views: whether fit and views go together, where that is known.
     """
     comparisons = compare(untouched, article, fine_tuned)
     pairs = pairs_of(workspace, examples, fine_tuned)
@@ -256,6 +265,11 @@ def report_html(
     template = html_templates("thumbtune.reporting").get_template("report.html.jinja")
     return template.render(
         notes=notes,
+        views=views,
+        was=untouched.judged.metrics["Recall@1"],
+        now=judged.metrics["Recall@1"],
+        written=f"{datetime.now(UTC):%Y-%m-%d}",
+        watch=source_of(parameters.source).address_of,
         channel=short_name(parameters.source, parameters.channel or "the sample channel"),
         base=untouched.model.name,
         trained=trained,
@@ -283,6 +297,9 @@ def report_html(
     )
 
 
+PREDICTIONS = "predictions.csv"
+"""Of the videos that decide; the page links to it."""
+
 SPLIT_NAMES = {
     "out_of_fold": "all videos, each out of its fold",
     **{split: split for split in SPLITS},
@@ -305,6 +322,18 @@ def pairs_of(
 
 def _pictured(workspace: Workspace, pairs: Sequence[Pair | Miss]) -> list[tuple[Pair | Miss, str]]:
     return [(pair, data_uri(thumbnail_jpeg(workspace, pair.example))) for pair in pairs]
+
+
+def predictions_csv(pairs: Sequence[Pair]) -> str:
+    """What the model answered, for a spreadsheet: a line for each video."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["video_id", "title", "rank", "cosine", "first_title", "first_cosine"])
+    for example, answer in pairs:
+        cosine, first = f"{answer.similarity:.4f}", f"{answer.top_similarity:.4f}"
+        row = [for_spreadsheet(example.id), for_spreadsheet(example.title), answer.rank, cosine]
+        writer.writerow([*row, for_spreadsheet(answer.top_title), first])
+    return file.getvalue()
 
 
 def headline(comparisons: Sequence[Comparison], judged_on: str) -> list[Comparison]:
@@ -345,11 +374,16 @@ def write_page(
     metrics = metrics_json(*models, funnel)
     leak = leakage(rows, parameters.split.method) if plan.method == "holdout" else None
     notes = [*notes, *([leak] if leak else [])]
-    page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, notes)
+    pairs = pairs_of(workspace, rows, fine_tuned)
+    fits = {example.id: answer.similarity for example, answer in pairs}
+    registry = Registry(workspace, parameters.source, parameters.channel)
+    views = fit_and_views(fits, rows, views_of(registry))
+    page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, notes, views)
     contents = {
         "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
         "parameters.json": parameters.model_dump_json(indent=1).encode(),
         "misses.json": json.dumps(misses_json(misses), indent=1, ensure_ascii=False).encode(),
+        PREDICTIONS: predictions_csv(pairs).encode(),
         **({"loss_curve.png": curve} if curve else {}),
         "misses.jpg": miss_sheet(workspace, misses),
         "report.html": page.encode(),

@@ -15,6 +15,9 @@ REPLACEMENT = "\ufffd"
 GROUPS = ("all", "channel", "everyone", "here")
 """Whom a chat calls all at once by @ and this word."""
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet would reckon."""
+
 LONGEST_CONTENT = 2000  # characters of a message that Discord takes
 
 
@@ -83,6 +86,11 @@ def for_discord(text: str) -> str:
     if len(shown) <= LONGEST_CONTENT:
         return shown
     return f"{shown[: LONGEST_CONTENT - 1].rstrip(chr(92))}…"
+
+
+def for_spreadsheet(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(FORMULA) else cell
 
 
 def in_cells(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

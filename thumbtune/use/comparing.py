@@ -8,11 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from thumbtune.learning.evaluation import Embeddings
+from thumbtune.text.escaping import for_spreadsheet
 from thumbtune.use.matching import Matcher
 from thumbtune.use.verdicts import FAR, in_words
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""How a cell begins that a spreadsheet would compute."""
 
 
 class Cell(NamedTuple):
@@ -102,10 +100,5 @@ def as_csv(comparison: Comparison, names: Sequence[str], delimiter: str = ",") -
     for row in comparison.rows:
         for name, cell in zip(names, row.cells, strict=True):
             figures = [f"{cell.percentile:.1f}", f"{cell.cosine:.4f}", cell.words]
-            writer.writerow([_as_text(row.title), _as_text(name), *figures])
+            writer.writerow([for_spreadsheet(row.title), for_spreadsheet(name), *figures])
     return file.getvalue()
-
-
-def _as_text(cell: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(FORMULA) else cell

@@ -88,6 +88,8 @@ class OwnPairs(NamedTuple):
     """`same_title` of all titles of the channel → rows of their vectors, one for each spelling."""
     vectors: Embeddings
     """Unit vectors, shape (spellings, dimensions)."""
+    fits: dict[str, float]
+    """Id of a video → cosine of its own pair, by a model that has not learned from it."""
     missed_by: Callable[[], list[float]]
     """By how much the model preferred another title, of those pairs where it did."""
 
@@ -321,13 +323,15 @@ def _own_pairs(
     answers = [(row, unseen[each.id]) for row, each in enumerate(examples) if each.id in unseen]
     told = [answer for _, answer in answers if answer]
     itself = [row for row, answer in answers if answer is None]
-    cosines = [*(answer.similarity for answer in told), *now[itself].tolist()]
+    itself_ids = [examples[row].id for row in itself]
+    fits = {answer.video_id: answer.similarity for answer in told}
+    fits |= dict(zip(itself_ids, now[itself].tolist(), strict=True))
     behind = [answer.top_similarity - answer.similarity for answer in told if answer.rank > 1]
     looked_at = itself[:LOOKED_AT]
     own_rows = [spellings[same_title(examples[row].title)] for row in looked_at]
     missed = partial(_missed_by, images[looked_at], now[looked_at], own_rows, vectors)
-    ascending = np.sort(np.array(cosines, np.float32))
-    pairs = OwnPairs(ascending, dict(spellings), vectors, lambda: behind + missed())
+    ascending = np.sort(np.array([*fits.values()], np.float32))
+    pairs = OwnPairs(ascending, dict(spellings), vectors, fits, lambda: behind + missed())
     return pairs, precision
 
 

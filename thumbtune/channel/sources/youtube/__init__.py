@@ -7,6 +7,7 @@ uploads playlist (1 for the channel, then 1 for every 50 videos, twice), and 421
 import logging
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 from thumbtune.channel.listing import Listing
 from thumbtune.channel.source import Identity, Params, ReadSecret, Request, Source, Tell
@@ -54,6 +55,10 @@ class YouTube(Source):
         """The @handle, if it was given."""
         name = channel_name(channel)
         return name.spelled if name else super().short_name(channel)
+
+    def address_of(self, video_id: str) -> str:
+        """Its page."""
+        return f"https://www.youtube.com/watch?v={quote(video_id)}"
 
     def identity(self, workspace: Workspace, channel: str) -> Identity:
         """By what YouTube said of it before."""
@@ -109,6 +114,7 @@ class YouTube(Source):
             dropped=listed.dropped,
             to_come=listed.to_come,
             work=calls.work(),
+            views=listed.views,
         )
 
     def list_began(

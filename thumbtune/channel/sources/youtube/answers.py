@@ -152,6 +152,12 @@ class _VideoDetails(_Part):
     duration: str | None = None
 
 
+class _VideoStatistics(_Part):
+    views: Annotated[Annotated[int, Field(ge=0)] | None, WrapValidator(_or_none)] = Field(
+        None, alias="viewCount"
+    )
+
+
 class VideoItem(_Part):
     """https://developers.google.com/youtube/v3/docs/videos"""
 
@@ -159,6 +165,12 @@ class VideoItem(_Part):
     snippet: _Snippet
     details: _VideoDetails = Field(_VideoDetails(), alias="contentDetails")
     status: _Status = _Status()
+    statistics: Annotated[_VideoStatistics | None, WrapValidator(_or_none)] = None
+
+    @property
+    def views(self) -> int | None:
+        """How often it was watched; None if that is hidden."""
+        return self.statistics.views if self.statistics else None
 
 
 class _VideoName(_Part):

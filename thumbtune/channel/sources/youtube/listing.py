@@ -64,6 +64,8 @@ class Found(NamedTuple):
     """Reason → number of those left out."""
     to_come: list[str]
     """Ids of those that are left out until they are over: premieres and streams."""
+    views: dict[str, int]
+    """Id → how often it was watched, where that is told."""
 
 
 def list_channel(
@@ -360,12 +362,12 @@ def _videos(call: Call, read: Read, tell: Callable[[str], None]) -> Found:
     dropped: Counter[str] = Counter()
     if len(read.listed) > len(distinct):
         dropped["listed twice"] = len(read.listed) - len(distinct)
-    videos, to_come = [], []
+    videos, to_come, views = [], [], {}
     odd = [Odd(name, "it names no video") for name in read.odd]
     for start in range(0, len(distinct), PAGE):
         asked = distinct[start : start + PAGE]
         ids = ",".join(entry.id for entry in asked)
-        answer = call("videos", {"part": "snippet,contentDetails,status", "id": ids})
+        answer = call("videos", {"part": "snippet,contentDetails,status,statistics", "id": ids})
         found, strange = _read_videos(answer, asked)
         odd += strange
         for entry in asked:
@@ -376,11 +378,13 @@ def _videos(call: Call, read: Read, tell: Callable[[str], None]) -> Found:
                 to_come += [entry.id] if reason in {*TO_COME.values(), NO_LENGTH_YET} else []
             else:
                 videos.append(_video(found[entry.id]))
+                views[entry.id] = found[entry.id].views
     if odd:
         dropped[_reason_of(odd)] = len(odd)
         told = ", ".join(f"{item.name:.40} ({item.problem})" for item in odd[:10])
         tell(f"YouTube: {len(odd)} videos are left out, for their answers are odd: {told}")
-    return Found(videos, dropped, to_come)
+    counted = {id_: count for id_, count in views.items() if count is not None}
+    return Found(videos, dropped, to_come, counted)
 
 
 class Odd(NamedTuple):
