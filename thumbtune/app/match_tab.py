@@ -184,6 +184,7 @@ def ranking(champion: Champion, image: Image.Image, titles: Sequence[str]) -> st
         close=fine_tuned.close,
         used={title: champion.used_before(title) for title in titles},
         nearest=nearest(champion, image),
+        views=champion.fit_and_views(),
         left_out=counted(fine_tuned.left_out),
     )
 
@@ -196,6 +197,7 @@ class Near(NamedTuple):
     title: str
     published: str
     nearly_the_same: bool
+    watched: str
 
 
 def nearest(champion: Champion, image: Image.Image, top: int = 3) -> list[Near]:
@@ -211,7 +213,8 @@ def nearest(champion: Champion, image: Image.Image, top: int = 3) -> list[Near]:
             own = matcher.read_picture(hit.image)
             same = are_nearly_the_same(views, look_at(own))
             about = champion.about(hit.id)
-            near.append(Near(small(own, FOUND), hit.title, about.published, same))
+            picture = small(own, FOUND)
+            near.append(Near(picture, hit.title, about.published, same, about.watched))
     return near
 
 
@@ -249,22 +252,28 @@ class Chosen(NamedTuple):
     """The text again: what was filled in is replaced by the next choice, what was typed stays."""
 
 
+class MatchForm(NamedTuple):
+    """Where what is asked stands."""
+
+    uploads: gr.Gallery
+    text: gr.Textbox
+    filled: gr.State
+
+
 def fill_in(
-    champion: Champion, example: Example, titles: str, uploads: Uploads, text: str, filled: str
+    name: str, picture: Image.Image, titles: str, uploads: Uploads, text: str, filled: str
 ) -> Chosen:
     """Choose one of the channel's thumbnails, in the place of one that was chosen before.
 
     Args:
+        name: of the picture.
         titles: that go with it.
         uploads: pictures that are there.
         text: that stands there.
         filled: what an earlier choice has put there.
     """
-    file = Path(os.environ["GRADIO_TEMP_DIR"]) / f"{CHOSEN}{fingerprint(example.id)[:16]}.png"
-    try:
-        load_image(champion.workspace, example).save(file)
-    except (OSError, BadThumbnailError):
-        raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
+    file = Path(os.environ["GRADIO_TEMP_DIR"]) / f"{CHOSEN}{fingerprint(name)[:16]}.png"
+    picture.save(file)
     given = [each["image"] for each in uploads or []]
     kept = [each["path"] for each in given if not Path(each["path"]).name.startswith(CHOSEN)]
     if is_blank(text) or text == filled:
@@ -283,10 +292,19 @@ def example_of(champion: Champion) -> Chosen:
         raise gr.Error("None of the channel’s thumbnails is there. Give one of yours.")
     first, *others = examples
     titles = [example.title for example in others]
-    return fill_in(champion, first, "\n".join([*titles[:1], first.title, *titles[1:]]), [], "", "")
+    titles.insert(min(1, len(titles)), first.title)
+    return fill_in(first.id, _picture_of(champion, first), "\n".join(titles), [], "", "")
 
 
-def match_tab(champion: Champion) -> None:
+def _picture_of(champion: Champion, example: Example) -> Image.Image:
+    try:
+        return load_image(champion.workspace, example)
+    except (OSError, BadThumbnailError):
+        raise gr.Error("This thumbnail is no longer there. Choose another one.") from None
+
+
+def match_tab(champion: Champion) -> MatchForm:
+    """Add the tab; what is asked in it."""
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             uploads = gr.Gallery(
@@ -333,17 +351,19 @@ def match_tab(champion: Champion) -> None:
         examples: list[Example], uploads: Uploads, text: str, filled: str, chosen: gr.SelectData
     ) -> Chosen:
         example = examples[chosen.index]
-        return fill_in(champion, example, example.title, uploads, text, filled)
+        picture = _picture_of(champion, example)
+        return fill_in(example.id, picture, example.title, uploads, text, filled)
 
-    form = [uploads, text, filled]
-    pictures.select(pick, [choices, *form], form, **RAW)
+    form = MatchForm(uploads, text, filled)
+    pictures.select(pick, [choices, *form], [*form], **RAW)
     check = told(lambda given: check_uploads(champion, given))
     uploads.change(check, uploads, wrong, **RAW, **ONE_AT_A_TIME)
     for event in (uploads.change, text.change):
         event(None, js=OUTDATED)
 
     ask = told(lambda *question: answered(champion, *question), Answered)
-    shown = show.click(lambda: example_of(champion), None, form, **RAW)
+    shown = show.click(lambda: example_of(champion), None, [*form], **RAW)
     for asked in (button.click, shown.success):
         given = asked(ask, [uploads, text], [answer, drawn], **RAW, **ONE_AT_A_TIME)
         given.then(None, js=ANSWERED).then(draw, drawn, picture, **QUIET)
+    return form

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import cache, wraps
+from html import escape
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, TypeVar
@@ -37,6 +38,7 @@ T = TypeVar("T")
 
 PREVIEW = (320, 180)  # pixels, of thumbnails that are offered, and of the one that is asked about
 
+LARGE = (1280, 720)  # pixels, of one that is looked at alone
 FOUND = (460, 259)  # pixels, of a thumbnail that was found
 
 RAW: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "minimal"}
@@ -56,6 +58,17 @@ def share_in_words(percentile: float) -> str:
     return f"better than {min(99, max(1, round(percentile)))} %"
 
 
+CHOOSES = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-act]");
+  if (button) trigger("select", { index: button.dataset.act, value: button.dataset.id });
+});
+"""
+"""Of a part of the page: which of its buttons was pressed is told as its event `select`."""
+
+ENLARGED = "() => window.thumbtune?.enlarged()"
+
+
 @cache
 def _templates() -> Environment:
     environment = html_templates("thumbtune.app")
@@ -67,6 +80,19 @@ def _templates() -> Environment:
 def html(template: str, **values: Any) -> str:
     """A part of the page; every value is escaped."""
     return _templates().get_template(f"{template}.html.jinja").render(**values)
+
+
+def or_toast(answer: Callable[..., T]) -> Callable[..., T]:
+    """What an event of a button does, or at the edge of the page what kept it from that."""
+
+    @wraps(answer)
+    def event(*arguments: Any) -> T:
+        try:
+            return answer(*arguments)
+        except (UserError, OSError) as problem:
+            raise gr.Error(escape(in_plain_words(problem)), print_exception=False) from None
+
+    return event
 
 
 def told(answer: Callable[..., T], as_answer: Callable[[str], Any] = str) -> Callable[..., T]:

@@ -2,20 +2,27 @@
 
 from typing import Any
 
+from PIL import Image
+
 from thumbtune.app.in_use import MAX_CHARACTERS, Champion, QuestionError
+from thumbtune.app.match_tab import MatchForm, fill_in
 from thumbtune.app.parts import (
+    CHOOSES,
+    ENLARGED,
     FOUND,
+    LARGE,
     ONE_AT_A_TIME,
     RAW,
     gr,
     html,
+    or_toast,
     read_upload,
     small,
     told,
     upload_of,
 )
 from thumbtune.text.titles import is_blank
-from thumbtune.use.indexing import Hit, search_picture, search_words
+from thumbtune.use.indexing import Hit, Hits, search_picture, search_words
 from thumbtune.use.matching import Matcher, PictureError, counted
 from thumbtune.use.verdicts import FAR
 
@@ -32,15 +39,47 @@ def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: in
         raise QuestionError("Words and a picture were given. Clear one of them.")
     if is_blank(words) and not upload:
         raise QuestionError("There is nothing to search for yet. Type words, or give a picture.")
-    matcher, index, top = champion.matcher(), champion.index(), min(max(1, int(top)), MAX_FOUND)
+    matcher, index = champion.matcher(), champion.index()
     if upload:
-        hits = search_picture(index, matcher, read_upload(upload, matcher), top)
-    else:
-        hits = search_words(index, matcher, words, top)
+        picture = read_upload(upload, matcher)
+        return _page(champion, search_picture(index, matcher, picture, at_most(top)))
+    hits = search_words(index, matcher, words, at_most(top))
+    far = {hit.id for hit in hits if matcher.percentile(hit.cosine) < FAR}
+    return _page(champion, hits, far)
+
+
+def more_like(champion: Champion, video_id: str, top: int) -> str:
+    """The channel's thumbnails nearest to one of them, which comes first."""
+    picture = picture_of(champion, video_id)
+    return _page(
+        champion, search_picture(champion.index(), champion.matcher(), picture, at_most(top))
+    )
+
+
+def at_most(top: int) -> int:
+    """How many are shown."""
+    return min(max(1, int(top)), MAX_FOUND)
+
+
+def picture_of(champion: Champion, video_id: str) -> Image.Image:
+    """A picture of the channel.
+
+    Raises:
+        PictureError: it is no longer there.
+    """
+    file = champion.index().picture_of(video_id)
+    if file is None:
+        raise PictureError("This thumbnail is no longer there. Search again.")
+    return champion.matcher().read_picture(file)
+
+
+def _page(champion: Champion, hits: Hits, far: set[str] | None = None) -> str:
+    matcher = champion.matcher()
     return html(
         "found",
         hits=[(_shown(hit, matcher), hit, champion.about(hit.id)) for hit in hits],
-        far={hit.id for hit in hits if not upload and matcher.percentile(hit.cosine) < FAR},
+        percentiles={hit.id: matcher.percentile(hit.cosine) for hit in hits if far is not None},
+        far=far or set(),
         left_out=counted({**champion.gone(), **hits.left_out}),
     )
 
@@ -54,11 +93,27 @@ def _shown(hit: Hit, matcher: Matcher) -> str | None:
     return small(image, FOUND)
 
 
-def search_tab(champion: Champion) -> None:
+def enlarged(champion: Champion, video_id: str) -> str:
+    """A picture of the channel, as large as it is."""
+    picture = small(picture_of(champion, video_id), LARGE)
+    title, about = champion.title_of(video_id), champion.about(video_id)
+    return html("large", picture=picture, title=title, about=about)
+
+
+def search_tab(champion: Champion, match: MatchForm, tabs: gr.Tabs) -> None:
+    """Add the tab.
+
+    Args:
+        match: what a thumbnail that was found can be put into.
+        tabs: of the page.
+    """
     with gr.Row():
         with gr.Column(scale=4, min_width=320):
             words = gr.Textbox(
-                label="Words", placeholder="a red robot in the snow", max_length=MAX_CHARACTERS
+                label="Words",
+                placeholder="a red robot in the snow",
+                max_length=MAX_CHARACTERS,
+                elem_id="words",
             )
             with gr.Accordion("Or search by a picture", open=False):
                 upload = upload_of("Picture", "picture")
@@ -66,8 +121,28 @@ def search_tab(champion: Champion) -> None:
             top = gr.Slider(1, MAX_FOUND, 12, step=1, label="How many")
         with gr.Column(scale=7, min_width=320):
             answer = gr.HTML(
-                html("hint", message=SEARCH_HINT), apply_default_css=False, elem_id="found"
+                html("hint", message=SEARCH_HINT),
+                apply_default_css=False,
+                elem_id="found",
+                js_on_load=CHOOSES,
             )
+            large = gr.HTML(apply_default_css=False)
     ask = told(lambda *question: found(champion, *question))
     for event in (words.submit, button.click):
         event(ask, [words, upload, top], answer, **RAW, **ONE_AT_A_TIME)
+
+    def chosen(given: Any, text: str, filled: str, top: int, what: gr.SelectData) -> dict[Any, Any]:
+        match what.index:
+            case "like":
+                return {answer: more_like(champion, what.value, top), large: ""}
+            case "enlarge":
+                return {large: enlarged(champion, what.value)}
+        picture, title = picture_of(champion, what.value), champion.title_of(what.value)
+        filled_in = fill_in(what.value, picture, title, given, text, filled)
+        to_match = [*filled_in, gr.Tabs(selected="match"), ""]
+        return dict(zip((*match, tabs, large), to_match, strict=True))
+
+    inputs = [*match, top]
+    outputs = [answer, large, *match, tabs]
+    acted = answer.select(or_toast(chosen), inputs, outputs, **RAW, **ONE_AT_A_TIME)
+    acted.then(None, js=ENLARGED)

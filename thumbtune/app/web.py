@@ -57,13 +57,14 @@ def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
     ) as page:
         head = gr.HTML(apply_default_css=False)
         page.load(told(lambda: header(champion)), None, head, js=SCRIPT, **RAW)
-        with gr.Tab("Match titles"):
-            match_tab(champion)
-        with gr.Tab("Search thumbnails"):
-            search_tab(champion)
-        with gr.Tab("Report") as tab:
-            shown = gr.HTML(apply_default_css=False)
-            tab.select(told(lambda: report(champion)), None, shown, **RAW)
+        with gr.Tabs() as tabs:
+            with gr.Tab("Match titles", id="match"):
+                form = match_tab(champion)
+            with gr.Tab("Search thumbnails", id="search"):
+                search_tab(champion, form, tabs)
+            with gr.Tab("Report", id="report") as tab:
+                shown = gr.HTML(apply_default_css=False)
+                tab.select(told(lambda: report(champion)), None, shown, **RAW)
     return page
 
 

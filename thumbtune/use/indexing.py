@@ -274,6 +274,15 @@ class ThumbnailIndex:
         """All pictures, in the order of their numbers."""
         return [Entry.model_validate_json(line) for line in self.lines]
 
+    def picture_of(self, video_id: str) -> Path | None:
+        """The file of a video's picture; None if it is not indexed."""
+        entry = self._by_id.get(video_id)
+        return entry.file(self.workspace) if entry else None
+
+    @cached_property
+    def _by_id(self) -> dict[str, Entry]:
+        return {entry.id: entry for entry in self.entries}
+
     def search(self, query: Embeddings, top: int = 12) -> Hits:
         """The pictures nearest to a unit vector of the same model, best first.
 

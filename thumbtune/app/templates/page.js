@@ -47,6 +47,9 @@
       for (const part of document.querySelectorAll("#ranking .answer, #drawing .thumbtune"))
         part.classList.add("outdated");
     },
+    enlarged() {
+      find("large")?.showPopover();
+    },
     answered() {
       const ranking = find("ranking");
       if (innerWidth < 768) ranking.scrollIntoView({ behavior: "smooth" });
