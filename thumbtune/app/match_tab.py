@@ -14,6 +14,7 @@ from PIL import Image
 
 from thumbtune.app.in_use import Champion, QuestionError, check_titles
 from thumbtune.app.parts import (
+    CHOOSES,
     FOUND,
     ONE_AT_A_TIME,
     PREVIEW,
@@ -21,6 +22,7 @@ from thumbtune.app.parts import (
     RAW,
     gr,
     html,
+    or_toast,
     read_upload,
     resized,
     small,
@@ -35,6 +37,7 @@ from thumbtune.text.titles import is_blank
 from thumbtune.use.comparing import as_csv, compare
 from thumbtune.use.indexing import NoIndexError
 from thumbtune.use.matching import Fit, Matcher, NoModelError, PictureError, counted
+from thumbtune.use.occlusion import drivers, lit
 from thumbtune.use.verdicts import answer_of
 
 MAX_PICTURES = 6
@@ -125,10 +128,14 @@ class Drawing(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A part of the page, and what can be drawn of it."""
+    """A part of the page, and what can be asked of it further."""
 
     html: str
     drawing: Drawing | None = None
+    picture: Image.Image | None = None
+    """The one that titles were ranked for."""
+    why: str = ""
+    """What was told of an earlier answer is gone."""
 
 
 def answered(champion: Champion, uploads: Uploads, text: str) -> Answered:
@@ -136,7 +143,7 @@ def answered(champion: Champion, uploads: Uploads, text: str) -> Answered:
     pictures = read_uploads(uploads, champion.matcher())
     titles = read_titles(text)
     if len(pictures) == 1:
-        return Answered(ranking(champion, pictures[0], titles))
+        return Answered(ranking(champion, pictures[0], titles), picture=pictures[0])
     return grid(champion, pictures, titles)
 
 
@@ -187,6 +194,14 @@ def ranking(champion: Champion, image: Image.Image, titles: Sequence[str]) -> st
         views=champion.fit_and_views(),
         left_out=counted(fine_tuned.left_out),
     )
+
+
+def why(champion: Champion, picture: Image.Image | None, title: str) -> str:
+    """What drives the fit of a title that was ranked."""
+    if picture is None:
+        raise QuestionError("There is no answer yet. Press Match.")
+    found = drivers(champion.matcher(), picture, *check_titles([title]))
+    return html("why", asked=uuid4().hex, found=found, picture=data_uri(lit(picture, found.parts)))
 
 
 class Near(NamedTuple):
@@ -340,11 +355,15 @@ def match_tab(champion: Champion) -> MatchForm:
             show = gr.Button("Show me an example")
         with gr.Column(scale=7, min_width=320):
             answer = gr.HTML(
-                html("hint", message=MATCH_HINT), apply_default_css=False, elem_id="ranking"
+                html("hint", message=MATCH_HINT),
+                apply_default_css=False,
+                elem_id="ranking",
+                js_on_load=CHOOSES,
             )
+            driven = gr.HTML(apply_default_css=False, elem_id="why")
             picture = gr.HTML(apply_default_css=False, elem_id="drawing")
             gr.HTML(html("earlier"), apply_default_css=False)
-    choices, filled, drawn = gr.State([]), gr.State(""), gr.State()
+    choices, filled, drawn, asked_of = gr.State([]), gr.State(""), gr.State(), gr.State()
     picker.expand(lambda: choose(champion), None, [pictures, choices], **RAW)
 
     def pick(
@@ -364,6 +383,12 @@ def match_tab(champion: Champion) -> MatchForm:
     ask = told(lambda *question: answered(champion, *question), Answered)
     shown = show.click(lambda: example_of(champion), None, [*form], **RAW)
     for asked in (button.click, shown.success):
-        given = asked(ask, [uploads, text], [answer, drawn], **RAW, **ONE_AT_A_TIME)
+        shows = [answer, drawn, asked_of, driven]
+        given = asked(ask, [uploads, text], shows, **RAW, **ONE_AT_A_TIME)
         given.then(None, js=ANSWERED).then(draw, drawn, picture, **QUIET)
+
+    def ask_why(picture: Image.Image | None, chosen: gr.SelectData) -> str:
+        return why(champion, picture, chosen.value)
+
+    answer.select(or_toast(ask_why), asked_of, driven, **RAW, **ONE_AT_A_TIME)
     return form

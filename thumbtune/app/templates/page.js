@@ -44,7 +44,7 @@
 
   window.thumbtune = {
     outdated() {
-      for (const part of document.querySelectorAll("#ranking .answer, #drawing .thumbtune"))
+      for (const part of document.querySelectorAll("#ranking .answer, #drawing .thumbtune, #why .thumbtune"))
         part.classList.add("outdated");
     },
     enlarged() {
@@ -64,7 +64,7 @@
     },
   };
 
-  for (const id of ["ranking", "found"]) find(id)?.setAttribute("aria-live", "polite");
+  for (const id of ["ranking", "found", "why"]) find(id)?.setAttribute("aria-live", "polite");
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     ["match", "search"].map(find).find((button) => button?.offsetParent)?.click();
