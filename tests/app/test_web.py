@@ -235,7 +235,7 @@ def search(page: Page, count: int) -> Locator:
 @pytest.mark.compatibility
 def test_words_find_the_thumbnails_nearest_to_them(site: Site, page: Page) -> None:
     row = site.test_rows()[0]
-    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_role("tab", name="Search").click()
     page.get_by_label("Words").fill(row.title)
     cards = search(page, 5)
     expected = site.nearest(lambda matcher: matcher.embed_titles([row.title]), 5)
@@ -250,7 +250,7 @@ def test_words_find_the_thumbnails_nearest_to_them(site: Site, page: Page) -> No
 
 def test_a_picture_finds_itself_first(site: Site, page: Page) -> None:
     row = site.test_rows()[2]
-    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_role("tab", name="Search").click()
     page.get_by_text("Or search by a picture").click()
     give_picture_to_search(page, site.workspace.root / row.image)
     first = search(page, 3).first
@@ -259,7 +259,7 @@ def test_a_picture_finds_itself_first(site: Site, page: Page) -> None:
 
 
 def test_a_search_wants_words_or_a_picture(site: Site, page: Page) -> None:
-    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="Search", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("Type words, or give a picture.")
     page.get_by_text("Or search by a picture").click()
@@ -593,7 +593,7 @@ def test_axe_finds_nothing_serious(site: Site, page: Page, theme: str, width: in
     page.locator("#ranking td > button").first.click()
     check()
     page.keyboard.press("Escape")
-    page.get_by_role("tab", name="Search thumbnails").click()
+    page.get_by_role("tab", name="Search").click()
     page.get_by_label("Words").fill("a robot in the snow")
     search(page, 6)
     check()

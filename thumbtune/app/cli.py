@@ -11,7 +11,7 @@ import json
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -528,21 +528,13 @@ def rollback(
     """Make an earlier version the champion; later runs do not undo it with the same model."""
     with errors_in_words():
         registry = registry_at(workspace, source, channel)
-        _bring_back(registry, version)
-        decision = registry.roll_back(version, why)
+        from thumbtune.use.rolling_back import roll_back
+
+        decision = roll_back(registry, version, why)
     if as_json:
         _print_json(decision.model_dump(mode="json"))
         return
     _say(f"Champion of {registry.name}: version {version}")
-
-
-def _bring_back(registry: "Registry", version: int) -> None:
-    """Mend the weights of a version that a rollback will look at, if they are damaged."""
-    from thumbtune.clip.models import folder_of
-    from thumbtune.errors import UserError
-
-    with suppress(UserError):  # the rollback says what is wrong
-        folder_of(registry.version(version).model, registry.workspace)
 
 
 @app.command(rich_help_panel=VERSIONS)
@@ -569,7 +561,7 @@ def web(
     source: Source = None,
     workspace: Place = WORKSPACE,
     host: Annotated[
-        str, typer.Option(help="0.0.0.0 lets in other machines; the page asks for no password.")
+        str, typer.Option(help="0.0.0.0 lets in other machines: set THUMBTUNE_WEB_PASSWORD first.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 7860,
     root_path: Annotated[

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from jinja2 import Environment
 from PIL import Image
 
-from thumbtune.app.in_use import QuestionError
+from thumbtune.app.in_use import Champion, QuestionError
 from thumbtune.errors import UserError
 from thumbtune.reporting.figures import as_jpeg
 from thumbtune.reporting.report import data_uri, html_templates
@@ -146,4 +146,18 @@ def upload_of(label: str, name: str) -> gr.Image:
         height=260,
         buttons=[],
         placeholder="Drop or paste a picture, or click to choose a file",
+    )
+
+
+def header(champion: Champion) -> str:
+    """Which channel this is, and which version of its model is in use."""
+    registry = champion.registry
+    version = champion.version()
+    return html(
+        "header",
+        channel=registry.identity.called,
+        version=version,
+        versions=len(registry.versions()),
+        recall=version.metrics.get("Recall@1"),
+        videos=version.examples.rows,
     )

@@ -1,43 +1,37 @@
 """The page of `thumbtune web`: match titles with thumbnails, search thumbnails, see versions."""
 
+import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 from fastapi.middleware import Middleware
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
-from thumbtune.app.address import check_address
+from thumbtune.app.address import LOOPBACK, check_address
 from thumbtune.app.in_use import Champion, QuestionError
 from thumbtune.app.match_tab import match_tab
-from thumbtune.app.parts import RAW, gr, html, told
+from thumbtune.app.parts import RAW, gr, header, html, told
 from thumbtune.app.search_tab import search_tab
+from thumbtune.app.versions_tab import versions_tab
 from thumbtune.channel.registry import Registry
+from thumbtune.reporting.report import PREDICTIONS
 from thumbtune.store.workspace import Workspace
 
+LET_IN_BY = "THUMBTUNE_WEB_PASSWORD"
+USER = "thumbtune"
 MAX_UPLOAD = "64mb"  # what is larger than a thumbnail may be is made smaller
 
 SCRIPT = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
 
 
-def header(champion: Champion) -> str:
-    """Which channel this is, and which version of its model is in use."""
-    registry = champion.registry
-    version = champion.version()
-    return html(
-        "header",
-        channel=registry.identity.called,
-        version=version,
-        versions=len(registry.versions()),
-        recall=version.metrics.get("Recall@1"),
-        videos=version.examples.rows,
-    )
-
-
 def report(champion: Champion) -> str:
     """The report of the version in use."""
     version = champion.version()
-    path = f"{PurePosixPath(version.model.kept_at(champion.workspace) or '').parent}/report.html"
+    folder = PurePosixPath(version.model.kept_at(champion.workspace) or "").parent
+    path = f"{folder}/report.html"
     try:
         page = champion.workspace.read(path).decode()
     except FileNotFoundError:
@@ -45,11 +39,21 @@ def report(champion: Champion) -> str:
             f"The report of version {version.number} is no longer there "
             f"({champion.workspace}/{path}). Train again: only what is missing is made."
         ) from None
-    return html("report", number=version.number, page=page)
+    answers = ""  # the page serves no file of the workspace, so the link holds it
+    with suppress(OSError):
+        answers = quote(champion.workspace.read(f"{folder}/{PREDICTIONS}"))
+    page = page.replace(f'href="{PREDICTIONS}"', f'href="data:text/csv;charset=utf-8,{answers}"')
+    page = page.replace("<head>", '<head><base href="about:srcdoc">', 1)  # of its list of contents
+    decision = champion.registry.decision_on(version.number)
+    return html("report", version=version, page=page, why=decision.why if decision else "")
 
 
-def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
-    """The page of one channel."""
+def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr.Blocks:
+    """The page of one channel.
+
+    Args:
+        may_decide: whether a visitor may make another version the champion.
+    """
     champion = Champion(workspace, registry)
     channel = registry.identity.called
     with gr.Blocks(
@@ -58,10 +62,11 @@ def build_page(workspace: Workspace, registry: Registry) -> gr.Blocks:
         head = gr.HTML(apply_default_css=False)
         page.load(told(lambda: header(champion)), None, head, js=SCRIPT, **RAW)
         with gr.Tabs() as tabs:
-            with gr.Tab("Match titles", id="match"):
+            with gr.Tab("Match", id="match"):
                 form = match_tab(champion)
-            with gr.Tab("Search thumbnails", id="search"):
+            with gr.Tab("Search", id="search"):
                 search_tab(champion, form, tabs)
+            versions_tab(champion, may_decide, head)
             with gr.Tab("Report", id="report") as tab:
                 shown = gr.HTML(apply_default_css=False)
                 tab.select(told(lambda: report(champion)), None, shown, **RAW)
@@ -99,6 +104,9 @@ def serve(
 ) -> None:
     """Serve the page until the process is told to stop.
 
+    Where THUMBTUNE_WEB_PASSWORD is set, visitors give it, and the name `thumbtune`. Without it
+    versions can be changed only where nobody but this machine is served.
+
     Args:
         root_path: below which a reverse proxy serves it, such as /thumbtune; the proxy takes it
             away from what it hands on.
@@ -111,13 +119,16 @@ def serve(
     root_path, names = check_address(host, port, root_path, allowed_hosts)
     only_by_name = Middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that uploads are removed
-    page = build_page(workspace, registry)
+    password = os.environ.get(LET_IN_BY)
+    local = host in LOOPBACK and not root_path and not allowed_hosts
+    page = build_page(workspace, registry, may_decide=local or bool(password))
     page.launch(
         server_name=host,
         server_port=port,
         root_path=root_path,
         app_kwargs={"middleware": [only_by_name]},
         share=False,
+        auth=(USER, password) if password else None,
         max_file_size=MAX_UPLOAD,
         theme=_theme(),
         css_paths=Path(__file__).parent / "templates" / "page.css",

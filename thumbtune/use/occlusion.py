@@ -72,14 +72,15 @@ def drivers(matcher: Matcher, image: Image.Image, title: str) -> Drivers:
 
 def _covered(image: Image.Image) -> list[Image.Image]:
     """The picture, each time with another window of four parts in its mean colour, row by row."""
-    mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    mean = image.resize((1, 1), Image.Resampling.BOX).resize(image.size)
     columns = np.linspace(0, image.width, COLUMNS + 1).round().astype(int).tolist()
     rows = np.linspace(0, image.height, ROWS + 1).round().astype(int).tolist()
     covered = []
     for top, bottom in zip(rows, rows[2:], strict=False):
         for left, right in zip(columns, columns[2:], strict=False):
             covered.append(image.copy())
-            covered[-1].paste(mean, (left, top, right, bottom))
+            box = (left, top, right, bottom)
+            covered[-1].paste(mean.crop(box), box)
     return covered
 
 
