@@ -24,9 +24,10 @@ def test_what_is_small_enough_stays_as_it_is() -> None:
     assert reduced(data, 20.0) is data
 
 
-def test_an_avif_is_taken() -> None:
-    data = file_of("AVIF", (640, 360))
-    with pytest.raises(PictureError, match="AVIF"):
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC"])
+def test_what_phones_and_browsers_save_is_taken(kind: str) -> None:
+    data = file_of("HEIF" if kind == "HEIC" else kind, (640, 360))
+    with pytest.raises(PictureError, match=kind):
         read_picture(data)
     picture = np.asarray(read_picture(reduced(data, 20.0)), int)
     assert picture.shape == (360, 640, 3)

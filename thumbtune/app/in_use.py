@@ -20,6 +20,7 @@ from thumbtune.reporting.views import FitAndViews, fit_and_views, relative_views
 from thumbtune.store.workspace import Workspace
 from thumbtune.text.titles import same_title
 from thumbtune.use.indexing import Indexed, ThumbnailIndex, index_channel, open_index
+from thumbtune.use.mapping import ChannelMap, map_of
 from thumbtune.use.matching import Matcher, NoModelError, champion_of, examples_of
 
 MAX_TITLES = 50
@@ -119,6 +120,18 @@ class Champion:
 
     def _open(self, place: str, names: bytes) -> ThumbnailIndex:
         return open_index(self.workspace, place)
+
+    def map(self) -> ChannelMap:
+        """The channel's thumbnails, laid out by the model.
+
+        Raises:
+            MapError: there are too few.
+        """
+        index, dates = self.index(), {}
+        with suppress(NoModelError):
+            rows = self._videos(self.version().number)
+            dates = {id_: row.published_at or "" for id_, row in rows.items()}
+        return map_of(self.workspace, self.registry.name, index, dates)
 
     def gone(self) -> dict[str, int]:
         """Why pictures of the channel are not in its index → how many."""

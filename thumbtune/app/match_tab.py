@@ -56,6 +56,7 @@ Uploads = list[dict[str, Any]] | None
 OUTDATED = "() => window.thumbtune?.outdated()"
 """An answer to what is no longer asked is not taken for one."""
 
+DRIVEN = "() => window.thumbtune?.driven()"
 ANSWERED = "() => window.thumbtune?.answered()"
 
 
@@ -390,5 +391,6 @@ def match_tab(champion: Champion) -> MatchForm:
     def ask_why(picture: Image.Image | None, chosen: gr.SelectData) -> str:
         return why(champion, picture, chosen.value)
 
-    answer.select(or_toast(ask_why), asked_of, driven, **RAW, **ONE_AT_A_TIME)
+    told_why = answer.select(or_toast(ask_why), asked_of, driven, **RAW, **ONE_AT_A_TIME)
+    told_why.then(None, js=DRIVEN)
     return form

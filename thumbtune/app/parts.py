@@ -62,9 +62,14 @@ CHOOSES = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-act]");
   if (button) trigger("select", { index: button.dataset.act, value: button.dataset.id });
+  if (!event.target.matches("img[data-map]")) return;
+  const box = event.target.getBoundingClientRect();
+  const place = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+  trigger("select", { index: "at", value: place });
 });
 """
-"""Of a part of the page: which of its buttons was pressed is told as its event `select`."""
+"""Of a part of the page: which of its buttons, or where its map, was pressed is told as its event
+`select`."""
 
 ENLARGED = "() => window.thumbtune?.enlarged()"
 

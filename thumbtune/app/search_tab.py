@@ -1,6 +1,7 @@
 """The tab in which the channel's thumbnails are searched."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -97,14 +98,23 @@ def enlarged(champion: Champion, video_id: str) -> str:
     """A picture of the channel, as large as it is."""
     picture = small(picture_of(champion, video_id), LARGE)
     title, about = champion.title_of(video_id), champion.about(video_id)
-    return html("large", picture=picture, title=title, about=about)
+    return html("large", id=video_id, picture=picture, title=title, about=about)
 
 
-def search_tab(champion: Champion, match: MatchForm, tabs: gr.Tabs) -> None:
+class SearchTab(NamedTuple):
+    """What other parts of the page have to do with."""
+
+    words: gr.Textbox
+    connect: Callable[[gr.HTML], None]
+    """Makes the buttons of a part of the page do what they say of a thumbnail."""
+
+
+def search_tab(champion: Champion, match: MatchForm, large: gr.HTML, tabs: gr.Tabs) -> SearchTab:
     """Add the tab.
 
     Args:
         match: what a thumbnail that was found can be put into.
+        large: where a thumbnail is looked at alone.
         tabs: of the page.
     """
     with gr.Row():
@@ -126,7 +136,6 @@ def search_tab(champion: Champion, match: MatchForm, tabs: gr.Tabs) -> None:
                 elem_id="found",
                 js_on_load=CHOOSES,
             )
-            large = gr.HTML(apply_default_css=False)
     ask = told(lambda *question: found(champion, *question))
     for event in (words.submit, button.click):
         event(ask, [words, upload, top], answer, **RAW, **ONE_AT_A_TIME)
@@ -134,9 +143,12 @@ def search_tab(champion: Champion, match: MatchForm, tabs: gr.Tabs) -> None:
     def chosen(given: Any, text: str, filled: str, top: int, what: gr.SelectData) -> dict[Any, Any]:
         match what.index:
             case "like":
-                return {answer: more_like(champion, what.value, top), large: ""}
+                found_like = more_like(champion, what.value, top)
+                return {answer: found_like, large: "", tabs: gr.Tabs(selected="search")}
             case "enlarge":
                 return {large: enlarged(champion, what.value)}
+            case "at":
+                return {large: enlarged(champion, champion.map().nearest(*what.value).id)}
         picture, title = picture_of(champion, what.value), champion.title_of(what.value)
         filled_in = fill_in(what.value, picture, title, given, text, filled)
         to_match = [*filled_in, gr.Tabs(selected="match"), ""]
@@ -144,5 +156,11 @@ def search_tab(champion: Champion, match: MatchForm, tabs: gr.Tabs) -> None:
 
     inputs = [*match, top]
     outputs = [answer, large, *match, tabs]
-    acted = answer.select(or_toast(chosen), inputs, outputs, **RAW, **ONE_AT_A_TIME)
-    acted.then(None, js=ENLARGED)
+
+    def connect(part: gr.HTML) -> None:
+        acted = part.select(or_toast(chosen), inputs, outputs, **RAW, **ONE_AT_A_TIME)
+        acted.then(None, js=ENLARGED)
+
+    connect(answer)
+    connect(large)
+    return SearchTab(words, connect)

@@ -13,7 +13,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from thumbtune.app.address import LOOPBACK, check_address
 from thumbtune.app.in_use import Champion, QuestionError
 from thumbtune.app.match_tab import match_tab
-from thumbtune.app.parts import RAW, gr, header, html, told
+from thumbtune.app.parts import CHOOSES, ONE_AT_A_TIME, RAW, gr, header, html, told
 from thumbtune.app.search_tab import search_tab
 from thumbtune.app.versions_tab import versions_tab
 from thumbtune.channel.registry import Registry
@@ -25,6 +25,11 @@ USER = "thumbtune"
 MAX_UPLOAD = "64mb"  # what is larger than a thumbnail may be is made smaller
 
 SCRIPT = (Path(__file__).parent / "templates" / "page.js").read_text(encoding="utf-8")
+
+
+REMEMBER = "(...asked) => window.thumbtune?.remember(...asked)"
+REMEMBERED = "() => window.thumbtune.remembered()"
+"""What stands in the form outlives a reload of the page."""
 
 
 def report(champion: Champion) -> str:
@@ -44,8 +49,8 @@ def report(champion: Champion) -> str:
         answers = quote(champion.workspace.read(f"{folder}/{PREDICTIONS}"))
     page = page.replace(f'href="{PREDICTIONS}"', f'href="data:text/csv;charset=utf-8,{answers}"')
     page = page.replace("<head>", '<head><base href="about:srcdoc">', 1)  # of its list of contents
-    decision = champion.registry.decision_on(version.number)
-    return html("report", version=version, page=page, why=decision.why if decision else "")
+    why = {decision.version: decision.why for decision in champion.registry.decisions()}
+    return html("report", version=version, page=page, why=why.get(version.number, ""))
 
 
 def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr.Blocks:
@@ -60,16 +65,27 @@ def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr
         title=f"thumbtune · {channel}", analytics_enabled=False, fill_width=True
     ) as page:
         head = gr.HTML(apply_default_css=False)
-        page.load(told(lambda: header(champion)), None, head, js=SCRIPT, **RAW)
+        loaded = page.load(told(lambda: header(champion)), None, head, js=SCRIPT, **RAW)
+        large = gr.HTML(apply_default_css=False, js_on_load=CHOOSES, render=False)
         with gr.Tabs() as tabs:
             with gr.Tab("Match", id="match"):
                 form = match_tab(champion)
             with gr.Tab("Search", id="search"):
-                search_tab(champion, form, tabs)
+                search = search_tab(champion, form, large, tabs)
+            with gr.Tab("Map", id="map") as tab:
+                drawn = gr.HTML(apply_default_css=False, elem_id="map", js_on_load=CHOOSES)
+                draw = told(lambda: html("map", map=champion.map()))
+                tab.select(draw, None, drawn, **RAW, **ONE_AT_A_TIME)
+                search.connect(drawn)
             versions_tab(champion, may_decide, head)
             with gr.Tab("Report", id="report") as tab:
                 shown = gr.HTML(apply_default_css=False)
                 tab.select(told(lambda: report(champion)), None, shown, **RAW)
+        large.render()
+        asked = [form.uploads, form.text, search.words]
+        loaded.then(None, None, asked, js=REMEMBERED)
+        for part in asked:
+            part.change(None, asked, None, js=REMEMBER)
     return page
 
 

@@ -1,5 +1,6 @@
 () => {
   const KEY = `thumbtune ${document.title}`;
+  const ASKED = `${KEY} asked`; // what stands in the form, until the tab is closed
   const MOST = 8; // answers that are kept, in this browser alone
   const find = (id) => document.getElementById(id);
 
@@ -42,7 +43,51 @@
     );
   }
 
+  const top = (item) => item.getBoundingClientRect().top;
+
+  function steps(event) {
+    // The picker is one stop of the Tab key; arrows, Home and End go through it
+    const items = [...document.querySelectorAll("#picker .thumbnail-item")];
+    const at = items.indexOf(event.target.closest("#picker .thumbnail-item"));
+    const columns = items.filter((item) => top(item) === top(items[0])).length;
+    const to = {
+      ArrowLeft: at - 1,
+      ArrowRight: at + 1,
+      ArrowUp: at - columns,
+      ArrowDown: at + columns,
+      Home: 0,
+      End: items.length - 1,
+    }[event.key];
+    if (at < 0 || items[to] === undefined) return;
+    event.preventDefault();
+    items.forEach((item, place) => (item.tabIndex = place === to ? 0 : -1));
+    items[to].focus();
+  }
+
+  new MutationObserver(() => {
+    const items = [...document.querySelectorAll("#picker .thumbnail-item")];
+    if (items.filter((item) => item.tabIndex === 0).length > 1)
+      items.forEach((item, place) => (item.tabIndex = place ? -1 : 0));
+  }).observe(document.body, { childList: true, subtree: true });
+
   window.thumbtune = {
+    remember(uploads, text, words) {
+      try {
+        sessionStorage.setItem(ASKED, JSON.stringify([uploads, text, words]));
+      } catch {
+        // this browser keeps nothing
+      }
+    },
+    remembered() {
+      try {
+        return JSON.parse(sessionStorage.getItem(ASKED)) ?? [null, "", ""];
+      } catch {
+        return [null, "", ""];
+      }
+    },
+    driven() {
+      find("why").scrollIntoView({ behavior: "smooth", block: "nearest" });
+    },
     outdated() {
       for (const part of document.querySelectorAll("#ranking .answer, #drawing .thumbtune, #why .thumbtune"))
         part.classList.add("outdated");
@@ -66,6 +111,7 @@
 
   for (const id of ["ranking", "found", "why"]) find(id)?.setAttribute("aria-live", "polite");
   document.addEventListener("keydown", (event) => {
+    steps(event);
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
     ["match", "search"].map(find).find((button) => button?.offsetParent)?.click();
   });
