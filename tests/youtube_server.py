@@ -19,7 +19,7 @@ UNITS = {"channels": 1, "playlistItems": 1, "videos": 1, "search": 100}
 
 
 def make_video(number: int, **changes: Any) -> dict[str, Any]:
-    """A public long-form video; `changes` are duration, privacy, live, title, deleted."""
+    """A public long-form video; `changes` are duration, privacy, live, title, deleted, views."""
     return {
         "id": f"video-{number:05d}",
         "title": f"Title number {number}",
@@ -270,12 +270,21 @@ class YouTubeServer:
         shown = [v for v in shown if not v["deleted"] and v["privacy"] != "private"]
         body = {
             "kind": "youtube#videoListResponse",
-            "items": [self._spoilt("videos", video, self._video(video)) for video in shown],
+            "items": [
+                self._spoilt("videos", video, self._video(video, request.args["part"]))
+                for video in shown
+            ],
             "pageInfo": {"totalResults": len(shown), "resultsPerPage": len(shown)},
         }
         return self._answer(request, "videos", body)
 
-    def _video(self, video: dict[str, Any]) -> dict[str, Any]:
+    def _video(self, video: dict[str, Any], parts: str) -> dict[str, Any]:
+        """Its channel may hide how often it was watched: then there is no viewCount."""
+        views = {"viewCount": str(video["views"])} if "views" in video else {}
+        more = {"statistics": views} if "statistics" in parts.split(",") else {}
+        return self._known(video) | more
+
+    def _known(self, video: dict[str, Any]) -> dict[str, Any]:
         sizes = {"default": (120, 90), "high": (480, 360), "maxres": (1280, 720)}
         return {
             "kind": "youtube#video",

@@ -1,6 +1,7 @@
 """The page of `thumbtune web`, in a browser, on the bundled channel."""
 
 import csv
+import json
 import os
 import re
 import socket
@@ -47,8 +48,11 @@ expect.set_options(timeout=30_000)
 class Site:
     """The page as `thumbtune web` serves it, and the channel behind it."""
 
-    def __init__(self, workspace: Workspace, temporary: Path, *options: str) -> None:
+    def __init__(
+        self, workspace: Workspace, temporary: Path, *options: str, password: str = ""
+    ) -> None:
         self.options = options
+        self.environment = {"THUMBTUNE_WEB_PASSWORD": password} if password else {}
         self.workspace = workspace
         self.registry = Registry(workspace, "sample", None)
         self.temporary = temporary
@@ -64,7 +68,7 @@ class Site:
         return Script(
             "thumbtune/app/cli.py",
             [*options, f"--workspace={self.workspace.root}"],
-            {**os.environ, "TMPDIR": str(self.temporary)},
+            {**os.environ, "TMPDIR": str(self.temporary), **self.environment},
         )
 
     def wait_until_ready(self) -> None:
@@ -77,10 +81,13 @@ class Site:
         self.process.terminate()
         return self.process.wait(30).returncode
 
+    def rows(self) -> list[Example]:
+        """Videos of the channel."""
+        return self.workspace.read_table(self.registry.versions()[-1].examples, Example)
+
     def test_rows(self) -> list[Example]:
-        """Videos of the channel that the model has not seen."""
-        rows = self.workspace.read_table(self.registry.versions()[-1].examples, Example)
-        return [row for row in rows if row.split == "test"]
+        """Those that the model has not seen."""
+        return [row for row in self.rows() if row.split == "test"]
 
     def fits(self, image: Image.Image, titles: list[str], untouched: bool = False) -> list[Fit]:
         """What the champion, or the untouched model, says of titles."""
@@ -89,16 +96,19 @@ class Site:
         return Matcher.of_version(self.workspace, champion, untouched).rank_titles(image, titles)
 
     def nearest(self, embed: Callable[[Matcher], Any], top: int) -> list[tuple[str, str]]:
-        """Titles with dates, and cosines, of the pictures nearest to a vector of the champion."""
+        """Title, and what is told below it, of the pictures nearest to a vector of the champion."""
         champion = self.registry.champion()
         assert champion
         matcher = Matcher.of_version(self.workspace, champion)
         rows = self.workspace.read_table(champion.examples, Example)
         vectors = matcher.embed_images([load_image(self.workspace, row) for row in rows])
         cosines = (vectors @ embed(matcher)[0]).tolist()
-        titles = [f"{row.title}{(row.published_at or '')[:10]} · " for row in rows]
+        titles = [(row.title, (row.published_at or "")[:10]) for row in rows]
         best = sorted(zip(cosines, titles, strict=True), reverse=True)
-        return [(title, f"{cosine:.2f}") for cosine, title in best[:top]]
+        return [
+            (title, f"{date} · {share_in_words(matcher.percentile(cosine))} of your own pairs · ")
+            for cosine, (title, date) in best[:top]
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -239,11 +249,12 @@ def test_words_find_the_thumbnails_nearest_to_them(site: Site, page: Page) -> No
     page.get_by_label("Words").fill(row.title)
     cards = search(page, 5)
     expected = site.nearest(lambda matcher: matcher.embed_titles([row.title]), 5)
-    assert expected[0][0].startswith(row.title)
-    told = cards.locator("figcaption").all_text_contents()
-    assert [text.replace("far off · ", "").strip() for text in told] == [
-        f"{title}cosine {cosine}" for title, cosine in expected
-    ]
+    assert expected[0][0] == row.title
+    expect(cards.locator(".title")).to_have_text([title for title, _ in expected])
+    below = cards.locator("small").all_text_contents()
+    for text, (_, expected_text) in zip(below, expected, strict=True):
+        far = "far off · " in text  # of such a one no percentile is told
+        assert text.startswith(f"far off · {expected_text[:12]}" if far else expected_text)
     sizes = cards.locator("img").evaluate_all("pictures => pictures.map(p => p.naturalWidth)")
     assert min(sizes) > 100
 
@@ -258,6 +269,158 @@ def test_a_picture_finds_itself_first(site: Site, page: Page) -> None:
     expect(first).to_contain_text("cosine 1.00")
 
 
+def found_first(page: Page, words: str) -> tuple[str, Locator]:
+    """Search; the title of the first hit, and its card."""
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_label("Words").fill(words)
+    first = search(page, 4).first
+    return first.locator(".title").inner_text(), first
+
+
+def test_a_hit_is_enlarged_and_leads_to_others_like_it(site: Site, page: Page) -> None:
+    title, first = found_first(page, site.test_rows()[0].title)
+    first.get_by_role("button", name="Enlarge").click()
+    alone = page.locator("#large:popover-open")
+    expect(alone).to_contain_text(title)
+    width = alone.locator("img").evaluate("picture => picture.naturalWidth")
+    row = next(row for row in site.rows() if row.title == title)
+    assert width == load_image(site.workspace, row).width
+    alone.get_by_role("button", name="More like this").click()
+    expect(alone).to_have_count(0)
+    expected = site.nearest(
+        lambda matcher: matcher.embed_images([load_image(site.workspace, row)]), 4
+    )
+    titles = page.locator("#found .title")
+    expect(titles).to_have_text([title for title, _ in expected])
+    second = titles.nth(1).inner_text()
+    page.locator("#found figure").nth(1).get_by_role("button", name="More like this").click()
+    expect(titles.first).to_have_text(second)
+
+
+def test_a_hit_goes_to_the_other_tab_to_be_matched(site: Site, page: Page) -> None:
+    title, first = found_first(page, site.test_rows()[1].title)
+    first.get_by_role("button", name="Use in Match").click()
+    expect(page.get_by_role("tab", name="Match")).to_have_attribute("aria-selected", "true")
+    expect(page.get_by_label("Title ideas")).to_have_value(title)
+    expect(thumbnails_in(page)).to_have_count(1)
+    row = next(row for row in site.rows() if row.title == title)
+    image = load_image(site.workspace, row)
+    rows = match(page, [title, *OTHERS])
+    assert_shows(
+        rows, site.fits(image, [title, *OTHERS]), site.fits(image, [title, *OTHERS], untouched=True)
+    )
+
+
+def test_what_drives_a_fit_is_shown_for_the_title_that_was_asked_about(
+    site: Site, page: Page
+) -> None:
+    row = site.test_rows()[0]
+    give_pictures(page, site.workspace.root / row.image)
+    titles = [row.title, "A <b>bold</b> boat"]
+    rows = match(page, titles)
+    for title in titles:
+        asked = rows.filter(has=page.get_by_role("heading", name=title, exact=True))
+        asked.get_by_text("Details").click()
+        asked.get_by_role("button", name="What drives this fit?").click()
+        expect(page.locator("#why .driven span")).to_have_text(title.split())
+    expect(page.get_by_alt_text("The thumbnail, bright where it drives the fit")).to_be_visible()
+    match(page, [*titles, "Another"])
+    expect(page.locator("#why .driven")).to_have_count(0)
+
+
+def test_the_map_shows_all_thumbnails_and_a_press_on_one_shows_it_large(
+    site: Site, page: Page
+) -> None:
+    page.get_by_role("tab", name="Map").click()
+    drawn = page.locator("#map img")
+    expect(drawn).to_have_attribute("alt", re.compile(f"^{len(site.rows())} thumbnails, "))
+    box = drawn.bounding_box()
+    kept = json.loads((site.workspace.root / "maps" / f"{site.registry.name}.json").read_text())
+    spot = kept["spots"][7]
+    assert box
+    drawn.click(position={"x": spot["x"] * box["width"], "y": spot["y"] * box["height"]})
+    expect(page.locator("#large:popover-open")).to_contain_text(spot["title"])
+    page.keyboard.press("Escape")
+    group = page.locator("#map .groups button").first
+    name = group.inner_text().split(" · ")[0]
+    group.click()
+    cluster = next(each for each in kept["clusters"] if each["name"] == name)
+    expected = next(each["title"] for each in kept["spots"] if each["id"] == cluster["ids"][0])
+    expect(page.locator("#found .title").first).to_have_text(expected)
+
+
+def test_versions_are_shown_with_what_changed_and_one_can_be_made_the_champion(
+    site: Site, page: Page
+) -> None:
+    page.get_by_role("tab", name="Versions").click()
+    second, first = page.locator("#versions section").all()
+    expect(second).to_contain_text("Version 2, the champion")
+    expect(second).to_contain_text("training.epochs 6 (was 1)")
+    for number, shown in ((2, second), (1, first)):
+        version = site.registry.version(number)
+        low, high = version.intervals["Recall@1"]
+        told = f"Recall@1 {version.metrics['Recall@1']:.3f} ({low:.2f}–{high:.2f})"
+        expect(shown).to_contain_text(told)
+    try:
+        first.get_by_role("button", name="Roll back to it").click()
+        expect(page.get_by_text("Version 1 of 2 is the champion.")).to_be_visible()
+        expect(page.get_by_role("button", name="Make it the champion")).to_be_visible()
+        champion = site.registry.champion()
+        assert champion
+        assert champion.number == 1
+        assert site.registry.decisions()[-1].why == "chosen by hand on the page"
+    finally:
+        site.registry.roll_back(2, "after the test")
+
+
+def test_a_reload_keeps_what_is_asked(site: Site, page: Page) -> None:
+    give_pictures(page, *(site.workspace.root / row.image for row in site.test_rows()[:2]))
+    page.get_by_label("Title ideas").fill("One\nTwo")
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_label("Words").fill("a robot")
+    page.reload()
+    expect(page.get_by_label("Title ideas")).to_have_value("One\nTwo")
+    expect(thumbnails_in(page)).to_have_count(2)
+    grid_of(page, ["One", "Two", "Three"])
+    page.get_by_role("tab", name="Search").click()
+    expect(page.get_by_label("Words")).to_have_value("a robot")
+
+
+def test_the_picker_is_one_stop_of_the_tab_key_and_arrows_go_through_it(
+    site: Site, page: Page
+) -> None:
+    page.get_by_text("Or choose one of the channel’s").click()
+    items = page.locator("#picker .thumbnail-item")
+    expect(items.nth(4).locator("img")).to_be_visible()
+    stops = "items => items.filter(item => item.tabIndex === 0).length"
+    assert items.evaluate_all(stops) == 1
+    items.first.focus()
+    for key, place in (("ArrowRight", 1), ("ArrowDown", 4), ("ArrowLeft", 3), ("Home", 0)):
+        page.keyboard.press(key)
+        expect(items.nth(place)).to_be_focused()
+        assert items.evaluate_all(stops) == 1
+    page.keyboard.press("Enter")
+    expect(thumbnails_in(page)).to_have_count(1)
+
+
+@pytest.mark.whole
+def test_twenty_people_at_once_each_get_their_own_answer(site: Site, browser: Browser) -> None:
+    row, count = site.test_rows()[0], 20
+    people = [browser.new_page() for _ in range(count)]
+    for page in people:
+        page.goto(site.url)
+    for number, page in enumerate(people):
+        give_pictures(page, site.workspace.root / row.image)
+        page.get_by_label("Title ideas").fill(f"Idea {number}\n{row.title}")
+    for page in people:
+        page.get_by_role("button", name="Match").click()
+    for number, page in enumerate(people):
+        expect(page.get_by_role("heading", name=f"Idea {number}", exact=True)).to_be_visible()
+        expect(page.locator(".thumbtune ol > li")).to_have_count(2)
+        expect(page.locator(".toast-body")).to_have_count(0)
+        page.close()
+
+
 def test_a_search_wants_words_or_a_picture(site: Site, page: Page) -> None:
     page.get_by_role("tab", name="Search").click()
     page.get_by_role("button", name="Search", exact=True).click()
@@ -269,12 +432,21 @@ def test_a_search_wants_words_or_a_picture(site: Site, page: Page) -> None:
     expect(page.get_by_role("alert")).to_contain_text("Clear one of them.")
 
 
-def test_the_report_of_the_champion_is_shown_and_runs_no_script(page: Page) -> None:
+def test_the_report_of_the_champion_is_shown_and_runs_no_script(site: Site, page: Page) -> None:
     page.get_by_role("tab", name="Report").click()
     frame = page.frame_locator("iframe")
     expect(frame.get_by_role("heading", name="CLIP, adapted to the sample channel")).to_be_visible()
     expect(frame.get_by_text("Worst misses on the")).to_be_visible()
-    assert page.locator("iframe").get_attribute("sandbox") == ""
+    sandbox = page.locator("iframe").get_attribute("sandbox") or ""
+    assert "allow-scripts" not in sandbox
+    assert "allow-same-origin" not in sandbox
+    expect(page.get_by_text("Version 2 of")).to_contain_text("promoted by the rule")
+    frame.get_by_role("link", name="All metrics").click()
+    expect(frame.get_by_role("heading", name="All metrics")).to_be_in_viewport()
+    with page.expect_download() as taken:
+        frame.get_by_role("link", name="What it answered for each video").click()
+    lines = list(csv.DictReader(Path(taken.value.path()).read_text().splitlines()))
+    assert {line["video_id"] for line in lines} == {row.id for row in site.test_rows()}
 
 
 def test_a_promotion_shows_without_a_restart(site: Site, page: Page) -> None:
@@ -581,6 +753,8 @@ def test_axe_finds_nothing_serious(site: Site, page: Page, theme: str, width: in
     check()
     page.get_by_role("button", name="Show me an example").click()
     page.get_by_text("Details").first.click()
+    page.get_by_role("button", name="What drives this fit?").first.click()
+    expect(page.locator("#why img")).to_be_visible()
     page.get_by_text("Or choose one of the channel’s").click()
     expect(page.locator("#picker img").first).to_be_visible()
     check()
@@ -597,6 +771,18 @@ def test_axe_finds_nothing_serious(site: Site, page: Page, theme: str, width: in
     page.get_by_label("Words").fill("a robot in the snow")
     search(page, 6)
     check()
+    page.get_by_role("button", name="Enlarge").first.click()
+    expect(page.locator("#large:popover-open")).to_be_visible()
+    check()
+    page.keyboard.press("Escape")
+    for tab, shown in (
+        ("Map", "#map img"),
+        ("Versions", "#versions section"),
+        ("Report", "iframe"),
+    ):
+        page.get_by_role("tab", name=tab).click()
+        expect(page.locator(shown).first).to_be_visible()
+        check()
 
 
 @pytest.mark.parametrize("width", [375, 390, 768])
@@ -650,6 +836,10 @@ def test_behind_a_proxy_the_page_works_below_a_path(
         rows = match(page, titles)
         picture = load_image(site.workspace, example)
         assert_shows(rows, site.fits(picture, titles), site.fits(picture, titles, untouched=True))
+        page.get_by_role("tab", name="Versions").click()
+        expect(page.get_by_text("Version 1", exact=False).first).to_be_visible()
+        expect(page.get_by_text("can be changed on the machine that serves this")).to_be_visible()
+        expect(page.get_by_role("button", name="Roll back to it")).to_have_count(0)
         page.close()
         assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
         for host, status in (("page.localhost", 200), ("evil.example", 400)):
@@ -657,6 +847,31 @@ def test_behind_a_proxy_the_page_works_below_a_path(
                 f"http://127.0.0.1:{proxy.port}/thumbtune/", headers={"Host": host}, timeout=30
             )
             assert answer.status_code == status
+    assert other.stop() in (0, 130)
+
+
+def test_where_a_password_is_set_the_page_asks_for_it_and_lets_versions_be_chosen(
+    site: Site, browser: Browser, tmp_path: Path
+) -> None:
+    other = Site(site.workspace, tmp_path, "--allowed-host=page.localhost", password="open sesame")
+    other.wait_until_ready()
+    asked: list[str] = []
+    page = browser.new_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(other.url)
+    for password, heading in (("wrong", 0), ("open sesame", 1)):
+        page.get_by_label("username").fill("thumbtune")
+        page.get_by_label("password").fill(password)
+        with page.expect_response(re.compile("/login")):
+            page.get_by_role("button", name="Login").click()
+        if heading:
+            expect(page.get_by_role("heading", name="sample")).to_be_visible()
+    page.get_by_role("tab", name="Versions").click()
+    expect(page.get_by_role("button", name="Roll back to it")).to_be_visible()
+    page.close()
+    answer = requests.post(f"{other.url}gradio_api/queue/join", json={}, timeout=30)
+    assert answer.status_code == 401
+    assert [url for url in asked if not url.startswith((other.url, "data:", "blob:"))] == []
     assert other.stop() in (0, 130)
 
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 from fastapi.middleware import Middleware
@@ -82,7 +83,7 @@ def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr
                 shown = gr.HTML(apply_default_css=False)
                 tab.select(told(lambda: report(champion)), None, shown, **RAW)
         large.render()
-        asked = [form.uploads, form.text, search.words]
+        asked: list[Any] = [form.uploads, form.text, search.words]
         loaded.then(None, None, asked, js=REMEMBERED)
         for part in asked:
             part.change(None, asked, None, js=REMEMBER)
