@@ -33,7 +33,7 @@ test-postgresql: $(INSTALLED) ## what compose.yaml runs, on a throw-away Postgre
 	  psql --command "SELECT name, state_name FROM flow_run"'
 
 bench-quick: $(INSTALLED) ## each benchmark with small sizes, to see that it runs
-	for benchmark in mining search training encoding gpu quality near_duplicates versions scale service; do \
+	for benchmark in mining search training encoding gpu quality near_duplicates versions scale service page; do \
 	  $(BIN)/python benchmarks/$$benchmark.py --quick || exit 1; done
 
 matrix: $(INSTALLED) ## the tests that reach the libraries, with other Pythons, oldest and newest versions

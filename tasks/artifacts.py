@@ -103,6 +103,11 @@ def headline(untouched: Evaluation, fine_tuned: Evaluation) -> str:
     return f"R@1 {before:.2f} → {after:.2f}"
 
 
+def _why(verdict: Verdict) -> str:
+    """In Markdown; the backticks of a rule's name would show, as descriptions are plain text."""
+    return for_markdown(verdict.why.replace("`", ""))
+
+
 def became_of(verdict: Verdict) -> str:
     """What became of a version, in a word or two."""
     if verdict.promoted:
@@ -135,8 +140,7 @@ def post_summary(
     channel = short_name(parameters.source, parameters.channel)
     lines = [
         f"# {for_markdown(channel)}: version {verdict.version} {became}",
-        f"Version {verdict.version} {for_markdown(verdict.why)}. "
-        f"In use: version {verdict.champion or 'none'}.",
+        f"Version {verdict.version} {_why(verdict)}. In use: version {verdict.champion or 'none'}.",
         "\n".join([*SUMMARY_HEAD, *map(_summary_row, compared)]),
         f"Of {compared[0].rows} videos ({compared[0].split.replace('_', ' ')}), 95 % intervals.",
     ]
@@ -190,7 +194,7 @@ def post_verdict(workspace: Workspace, parameters: TrainParameters, verdict: Ver
     create_table_artifact(
         rows,
         key=named_for(workspace, parameters)("promotion"),
-        description=f"Version {verdict.version} {for_markdown(verdict.why)}. Champion: version "
+        description=f"Version {verdict.version} {_why(verdict)}. Champion: version "
         f"{verdict.champion or 'none'}.",
     )
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
-from datetime import datetime
 from functools import cache, lru_cache
 from hashlib import sha256
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from PIL import Image
 
 from thumbtune.channel.registry import Registry, Version
 from thumbtune.channel.source import source_of
-from thumbtune.channel.views import views_of
+from thumbtune.channel.views import read_views, views_in
 from thumbtune.data.thumbnails import Example
 from thumbtune.errors import UserError
 from thumbtune.learning.evaluation import Embeddings
@@ -78,6 +77,7 @@ class Champion:
         self._videos = lru_cache(1)(self._by_id)
         self._titles = lru_cache(1)(self._by_title)
         self._relative = lru_cache(1)(self._relative_views)
+        self._signal = lru_cache(1)(self._fit_and_views)
         self._kept = Kept(MOST_KEPT)
 
     def version(self) -> Version:
@@ -155,27 +155,28 @@ class Champion:
         return next((each.title for each in self.index().entries if each.id == video_id), "")
 
     def _watched(self, video_id: str) -> str:
-        views = views_of(self.registry)
-        if views is None or video_id not in views.counts:
+        reading = read_views(self.registry)
+        count = views_in(reading).counts.get(video_id) if reading else None
+        if count is None:
             return ""
-        times = self._relative(self.version().number, views.read_at).get(video_id)
+        times = self._relative(self.version().number, reading).get(video_id)
         beside = f", {times:.1f} times those of its time" if times is not None else ""
-        return f"{views.counts[video_id]:,} views{beside}"
+        return f"{count:,} views{beside}"
 
-    def _relative_views(self, number: int, read_at: datetime) -> dict[str, float]:
-        views = views_of(self.registry)
-        rows = list(self._videos(number).values())
-        return relative_views(rows, views) if views else {}
+    def _relative_views(self, number: int, reading: bytes) -> dict[str, float]:
+        return relative_views(list(self._videos(number).values()), views_in(reading))
 
     def fit_and_views(self) -> FitAndViews | None:
         """Whether fit and views go together on the channel; None where too little is known."""
-        own, views = self.matcher().own, views_of(self.registry)
-        if own is None or views is None:
-            return None
         with suppress(NoModelError):
-            rows = list(self._videos(self.version().number).values())
-            return fit_and_views(own.fits, rows, views)
+            return self._signal(self.version().number, read_views(self.registry))
         return None
+
+    def _fit_and_views(self, number: int, reading: bytes) -> FitAndViews | None:
+        own = self._matcher(number, False).own
+        if own is None or not reading:
+            return None
+        return fit_and_views(own.fits, list(self._videos(number).values()), views_in(reading))
 
     def used_before(self, title: str) -> str:
         """The day on which the channel published a title that looks the same; empty if none did."""

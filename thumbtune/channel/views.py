@@ -4,6 +4,7 @@ Counts change by the hour, so they are no part of the list of videos, nor of any
 """
 
 from contextlib import suppress
+from functools import lru_cache
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, NonNegativeInt, ValidationError
 
@@ -29,6 +30,20 @@ def keep_views(registry: Registry, views: Views) -> None:
 
 def views_of(registry: Registry) -> Views | None:
     """The last reading; None if there is none of use."""
+    reading = read_views(registry)
+    return views_in(reading) if reading else None
+
+
+def read_views(registry: Registry) -> bytes:
+    """The file of the last reading; empty if there is none of use."""
     with suppress(OSError, ValidationError):
-        return Views.model_validate_json(registry.workspace.read(f"{registry.path}/{FILE}"))
-    return None
+        reading = registry.workspace.read(f"{registry.path}/{FILE}")
+        views_in(reading)
+        return reading
+    return b""
+
+
+@lru_cache(4)
+def views_in(reading: bytes) -> Views:
+    """What a file holds."""
+    return Views.model_validate_json(reading)
