@@ -259,7 +259,7 @@ def test_an_answer_of_youtube_with_anything_in_place_of_any_node(
         if listed is None:
             assert endpoint in said or said.startswith("channel: ")
             continue
-        videos, dropped, _ = listed
+        videos, dropped = listed.videos, listed.dropped
         asked = len(bad.get("items", [])) if endpoint in ("playlistItems", "search") else 2
         del dropped["listed twice"]  # a page token may bring the same page again
         assert len(videos) + dropped.total() <= asked

@@ -158,18 +158,23 @@ def page(workspace: Workspace, misses: list[Miss]) -> str:
 
 
 class Tags(HTMLParser):
-    """The tags of a page, the addresses that it asks for, and its text."""
+    """The tags of a page, the addresses that it asks for or leads to, and its text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.names: list[str] = []
         self.sources: list[str] = []
+        self.links: list[str] = []
         self.text = ""
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.append(tag)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        asked = [value or "" for name, value in attrs if name in ("src", "href", "srcset")]
+        if tag == "a":
+            self.links += asked
+        else:
+            self.sources += asked
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -195,12 +200,18 @@ def test_the_page_shows_before_after_interval_chance_and_the_funnel(workspace: W
 @pytest.mark.compatibility
 def test_the_page_needs_no_other_file(workspace: Workspace) -> None:
     html = page(workspace, [miss(workspace, "a", "b")])
-    sources = Tags(html).sources
+    tags = Tags(html)
+    sources, watch = tags.sources, "https://www.youtube.com/watch?v="
+    others = {link for link in tags.links if not link.startswith(("#", watch))}
+    assert others == {"predictions.csv"}
+    assert {link[1:] for link in tags.links if link[0] == "#"} <= set(
+        re.findall('id="(.*?)"', html)
+    )
     assert len(sources) == 3  # the curve; the thumbnail is a miss, and far behind another title
     for source in sources:
         assert source.startswith("data:image/")
         opened(base64.b64decode(source.partition("base64,")[2]))
-    assert not re.search(r"url\(|@import|https?:", html)
+    assert not re.search(r"url\(|@import|https?:", html.replace(f'<a href="{watch}', ""))
 
 
 def test_the_page_names_a_folder_channel_without_the_way_there(workspace: Workspace) -> None:

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import logging
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -297,6 +298,9 @@ def report_html(
     )
 
 
+PLAIN_ID = re.compile(r"[\w-]+")
+"""Such as YouTube's, of which one in 64 begins with a dash: a program must find it as it is."""
+
 PREDICTIONS = "predictions.csv"
 """Of the videos that decide; the page links to it."""
 
@@ -331,7 +335,8 @@ def predictions_csv(pairs: Sequence[Pair]) -> str:
     writer.writerow(["video_id", "title", "rank", "cosine", "first_title", "first_cosine"])
     for example, answer in pairs:
         cosine, first = f"{answer.similarity:.4f}", f"{answer.top_similarity:.4f}"
-        row = [for_spreadsheet(example.id), for_spreadsheet(example.title), answer.rank, cosine]
+        id_ = example.id if PLAIN_ID.fullmatch(example.id) else for_spreadsheet(example.id)
+        row = [id_, for_spreadsheet(example.title), answer.rank, cosine]
         writer.writerow([*row, for_spreadsheet(answer.top_title), first])
     return file.getvalue()
 

@@ -73,14 +73,16 @@
   window.thumbtune = {
     remember(uploads, text, words) {
       try {
-        sessionStorage.setItem(ASKED, JSON.stringify([uploads, text, words]));
+        const server = window.gradio_config?.app_id; // another one has not these uploads
+        sessionStorage.setItem(ASKED, JSON.stringify([server, uploads, text, words]));
       } catch {
         // this browser keeps nothing
       }
     },
     remembered() {
       try {
-        return JSON.parse(sessionStorage.getItem(ASKED)) ?? [null, "", ""];
+        const [server, uploads, ...rest] = JSON.parse(sessionStorage.getItem(ASKED));
+        return [server === window.gradio_config?.app_id ? uploads : null, ...rest];
       } catch {
         return [null, "", ""];
       }
