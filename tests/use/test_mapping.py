@@ -72,7 +72,7 @@ def test_where_no_word_returns_a_group_has_no_name(titles: list[str]) -> None:
 def test_places_that_lie_together_are_one_group() -> None:
     rng = np.random.default_rng(1)
     places = np.concatenate([rng.normal(middle, 0.02, (8, 2)) for middle in (0.1, 0.5, 0.9)])
-    found = clusters_of(places, ["title"] * 24)
+    found = clusters_of(places)
     assert [len(set(found[start : start + 8])) for start in (0, 8, 16)] == [1, 1, 1]
     assert len(set(found)) == 3
 

@@ -420,7 +420,7 @@ def models(
         champion = registry.champion()
         current = champion.number if champion else None
         scores = last_scores(registry)
-        reasons = {decision.version: decision.why for decision in registry.decisions()}
+        reasons = registry.reasons()
         rows = [
             _row(registry.workspace, version, version.number == current, reasons)
             | {"recipe": version.recipe, "field": _field(scores.get(version.number))}
@@ -509,7 +509,7 @@ def runs(
 
 
 def _print_runs(registry: "Registry", versions: "list[Version]") -> None:
-    reasons = {decision.version: decision.why for decision in registry.decisions()}
+    reasons = registry.reasons()
     for each in versions:
         made = f"{each.created:%Y-%m-%d %H:%M} UTC, {each.examples.rows} videos"
         _say(f"Version {each.number} ({made}): {each.recipe or 'as its parameters say'}")

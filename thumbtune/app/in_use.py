@@ -150,10 +150,6 @@ class Champion:
         address = source_of(self.registry.source).address_of(video_id) if example else ""
         return About(published, address, self._watched(video_id))
 
-    def title_of(self, video_id: str) -> str:
-        """The title of a video of the index; empty if it is not there."""
-        return next((each.title for each in self.index().entries if each.id == video_id), "")
-
     def _watched(self, video_id: str) -> str:
         reading = read_views(self.registry)
         count = views_in(reading).counts.get(video_id) if reading else None

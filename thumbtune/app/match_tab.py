@@ -14,12 +14,12 @@ from PIL import Image
 
 from thumbtune.app.in_use import Champion, QuestionError, check_titles
 from thumbtune.app.parts import (
-    CHOOSES,
     FOUND,
     ONE_AT_A_TIME,
     PREVIEW,
     QUIET,
     RAW,
+    choosing,
     gr,
     html,
     or_toast,
@@ -303,13 +303,13 @@ CHOSEN = "of-the-channel-"
 
 def example_of(champion: Champion) -> Chosen:
     """A thumbnail of the channel with its own title between two others, to see what comes of it."""
-    examples = [example for _, example in islice(offered(champion), 3)]
-    if not examples:
+    there = list(islice(offered(champion), 3))
+    if not there:
         raise gr.Error("None of the channel’s thumbnails is there. Give one of yours.")
-    first, *others = examples
-    titles = [example.title for example in others]
-    titles.insert(min(1, len(titles)), first.title)
-    return fill_in(first.id, _picture_of(champion, first), "\n".join(titles), [], "", "")
+    (picture, first), *others = there
+    titles = [example.title for _, example in others]
+    titles.insert(1, first.title)
+    return fill_in(first.id, picture, "\n".join(titles), [], "", "")
 
 
 def _picture_of(champion: Champion, example: Example) -> Image.Image:
@@ -355,12 +355,7 @@ def match_tab(champion: Champion) -> MatchForm:
             button = gr.Button("Match", variant="primary", elem_id="match")
             show = gr.Button("Show me an example")
         with gr.Column(scale=7, min_width=320):
-            answer = gr.HTML(
-                html("hint", message=MATCH_HINT),
-                apply_default_css=False,
-                elem_id="ranking",
-                js_on_load=CHOOSES,
-            )
+            answer = choosing("ranking", MATCH_HINT)
             driven = gr.HTML(apply_default_css=False, elem_id="why")
             picture = gr.HTML(apply_default_css=False, elem_id="drawing")
             gr.HTML(html("earlier"), apply_default_css=False)

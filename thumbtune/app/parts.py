@@ -71,6 +71,17 @@ element.addEventListener("click", (event) => {
 """Of a part of the page: which of its buttons, or where its map, was pressed is told as its event
 `select`."""
 
+
+def choosing(name: str, hint: str = "", **options: Any) -> gr.HTML:
+    """A part of the page whose buttons choose.
+
+    Args:
+        hint: what stands there first.
+    """
+    shown = html("hint", message=hint) if hint else None
+    return gr.HTML(shown, apply_default_css=False, elem_id=name, js_on_load=CHOOSES, **options)
+
+
 ENLARGED = "() => window.thumbtune?.enlarged()"
 
 

@@ -8,12 +8,12 @@ from PIL import Image
 from thumbtune.app.in_use import MAX_CHARACTERS, Champion, QuestionError
 from thumbtune.app.match_tab import MatchForm, fill_in
 from thumbtune.app.parts import (
-    CHOOSES,
     ENLARGED,
     FOUND,
     LARGE,
     ONE_AT_A_TIME,
     RAW,
+    choosing,
     gr,
     html,
     or_toast,
@@ -51,7 +51,7 @@ def found(champion: Champion, words: str, upload: dict[str, Any] | None, top: in
 
 def more_like(champion: Champion, video_id: str, top: int) -> str:
     """The channel's thumbnails nearest to one of them, which comes first."""
-    picture = picture_of(champion, video_id)
+    _, picture = shown_alone(champion, video_id)
     return _page(
         champion, search_picture(champion.index(), champion.matcher(), picture, at_most(top))
     )
@@ -62,16 +62,16 @@ def at_most(top: int) -> int:
     return min(max(1, int(top)), MAX_FOUND)
 
 
-def picture_of(champion: Champion, video_id: str) -> Image.Image:
-    """A picture of the channel.
+def shown_alone(champion: Champion, video_id: str) -> tuple[str, Image.Image]:
+    """The title and the picture of a video of the channel.
 
     Raises:
         PictureError: it is no longer there.
     """
-    file = champion.index().picture_of(video_id)
-    if file is None:
+    entry = champion.index().entry(video_id)
+    if entry is None:
         raise PictureError("This thumbnail is no longer there. Search again.")
-    return champion.matcher().read_picture(file)
+    return entry.title, champion.matcher().read_picture(entry.file(champion.workspace))
 
 
 def _page(champion: Champion, hits: Hits, far: set[str] | None = None) -> str:
@@ -96,9 +96,9 @@ def _shown(hit: Hit, matcher: Matcher) -> str | None:
 
 def enlarged(champion: Champion, video_id: str) -> str:
     """A picture of the channel, as large as it is."""
-    picture = small(picture_of(champion, video_id), LARGE)
-    title, about = champion.title_of(video_id), champion.about(video_id)
-    return html("large", id=video_id, picture=picture, title=title, about=about)
+    title, picture = shown_alone(champion, video_id)
+    shown, about = small(picture, LARGE), champion.about(video_id)
+    return html("large", id=video_id, picture=shown, title=title, about=about)
 
 
 class SearchTab(NamedTuple):
@@ -130,12 +130,7 @@ def search_tab(champion: Champion, match: MatchForm, large: gr.HTML, tabs: gr.Ta
             button = gr.Button("Search", variant="primary", elem_id="search")
             top = gr.Slider(1, MAX_FOUND, 12, step=1, label="How many")
         with gr.Column(scale=7, min_width=320):
-            answer = gr.HTML(
-                html("hint", message=SEARCH_HINT),
-                apply_default_css=False,
-                elem_id="found",
-                js_on_load=CHOOSES,
-            )
+            answer = choosing("found", SEARCH_HINT)
     ask = told(lambda *question: found(champion, *question))
     for event in (words.submit, button.click):
         event(ask, [words, upload, top], answer, **RAW, **ONE_AT_A_TIME)
@@ -149,7 +144,7 @@ def search_tab(champion: Champion, match: MatchForm, large: gr.HTML, tabs: gr.Ta
                 return {large: enlarged(champion, what.value)}
             case "at":
                 return {large: enlarged(champion, champion.map().nearest(*what.value).id)}
-        picture, title = picture_of(champion, what.value), champion.title_of(what.value)
+        title, picture = shown_alone(champion, what.value)
         filled_in = fill_in(what.value, picture, title, given, text, filled)
         to_match = [*filled_in, gr.Tabs(selected="match"), ""]
         return dict(zip((*match, tabs, large), to_match, strict=True))

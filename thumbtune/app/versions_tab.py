@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from thumbtune.app.comparing import Line, differing
 from thumbtune.app.in_use import Champion
-from thumbtune.app.parts import CHOOSES, ONE_AT_A_TIME, RAW, gr, header, html, or_toast, told
+from thumbtune.app.parts import ONE_AT_A_TIME, RAW, choosing, gr, header, html, or_toast, told
 from thumbtune.channel.field_scores import FieldScore, last_scores
 from thumbtune.channel.registry import Version
 from thumbtune.learning.intervals import Interval
@@ -47,8 +47,7 @@ def rows_of(champion: Champion) -> list[Row]:
     registry = champion.registry
     versions, in_use = registry.versions(), registry.champion()
     scores = last_scores(registry)
-    why = {decision.version: decision.why for decision in registry.decisions()}
-    before = _before(versions)
+    why, before = registry.reasons(), _before(versions)
     return [
         Row(
             version=each,
@@ -97,7 +96,7 @@ def versions_tab(champion: Champion, may_decide: bool, head: gr.HTML) -> None:
         head: of the page; it says which version is in use.
     """
     with gr.Tab("Versions", id="versions") as tab:
-        shown = gr.HTML(apply_default_css=False, elem_id="versions", js_on_load=CHOOSES)
+        shown = choosing("versions")
     show = told(lambda: versions_html(champion, may_decide))
     tab.select(show, None, shown, **RAW)
     if not may_decide:

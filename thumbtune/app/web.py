@@ -14,7 +14,7 @@ from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from thumbtune.app.address import LOOPBACK, check_address
 from thumbtune.app.in_use import Champion, QuestionError
 from thumbtune.app.match_tab import match_tab
-from thumbtune.app.parts import CHOOSES, ONE_AT_A_TIME, RAW, gr, header, html, told
+from thumbtune.app.parts import ONE_AT_A_TIME, RAW, choosing, gr, header, html, told
 from thumbtune.app.search_tab import search_tab
 from thumbtune.app.versions_tab import versions_tab
 from thumbtune.channel.registry import Registry
@@ -50,8 +50,8 @@ def report(champion: Champion) -> str:
         answers = quote(champion.workspace.read(f"{folder}/{PREDICTIONS}"))
     page = page.replace(f'href="{PREDICTIONS}"', f'href="data:text/csv;charset=utf-8,{answers}"')
     page = page.replace("<head>", '<head><base href="about:srcdoc">', 1)  # of its list of contents
-    why = {decision.version: decision.why for decision in champion.registry.decisions()}
-    return html("report", version=version, page=page, why=why.get(version.number, ""))
+    why = champion.registry.reasons().get(version.number, "")
+    return html("report", version=version, page=page, why=why)
 
 
 def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr.Blocks:
@@ -67,14 +67,14 @@ def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr
     ) as page:
         head = gr.HTML(apply_default_css=False)
         loaded = page.load(told(lambda: header(champion)), None, head, js=SCRIPT, **RAW)
-        large = gr.HTML(apply_default_css=False, js_on_load=CHOOSES, render=False)
+        large = choosing("alone", render=False)
         with gr.Tabs() as tabs:
             with gr.Tab("Match", id="match"):
                 form = match_tab(champion)
             with gr.Tab("Search", id="search"):
                 search = search_tab(champion, form, large, tabs)
             with gr.Tab("Map", id="map") as tab:
-                drawn = gr.HTML(apply_default_css=False, elem_id="map", js_on_load=CHOOSES)
+                drawn = choosing("map")
                 draw = told(lambda: html("map", map=champion.map()))
                 tab.select(draw, None, drawn, **RAW, **ONE_AT_A_TIME)
                 search.connect(drawn)

@@ -224,6 +224,10 @@ class Registry:
         """The first decision on a version, if there is any."""
         return next((made for made in self.decisions() if made.version == version), None)
 
+    def reasons(self) -> dict[int, str]:
+        """Version → why the last decision on it was made."""
+        return {made.version: made.why for made in self.decisions()}
+
     def champion(self) -> Version | None:
         """The version in use, if any was ever promoted and its record is still there."""
         decisions = self.decisions()

@@ -274,10 +274,9 @@ class ThumbnailIndex:
         """All pictures, in the order of their numbers."""
         return [Entry.model_validate_json(line) for line in self.lines]
 
-    def picture_of(self, video_id: str) -> Path | None:
-        """The file of a video's picture; None if it is not indexed."""
-        entry = self._by_id.get(video_id)
-        return entry.file(self.workspace) if entry else None
+    def entry(self, video_id: str) -> Entry | None:
+        """A video's picture; None if it is not indexed."""
+        return self._by_id.get(video_id)
 
     @cached_property
     def _by_id(self) -> dict[str, Entry]:

@@ -55,7 +55,6 @@ class Spot(BaseModel):
     title: str
     x: float
     y: float
-    cluster: int
 
 
 class Cluster(BaseModel):
@@ -125,16 +124,15 @@ def draw_map(of: str, index: ThumbnailIndex, dates: Mapping[str, str]) -> Channe
     picture, shown = _drawn(index.workspace, entries, cells, columns, lines, new)
     places = (cells[shown] + 0.5) / (columns, lines)
     entries = [entries[row] for row in shown]
-    clusters = clusters_of(places, [entry.title for entry in entries])
     return ChannelMap(
         of=of,
         left_out=len(index) - len(entries),
         picture=b64encode(picture).decode(),
         spots=[
-            Spot(id=entry.id, title=entry.title, x=x, y=y, cluster=cluster)
-            for entry, (x, y), cluster in zip(entries, places.tolist(), clusters, strict=True)
+            Spot(id=entry.id, title=entry.title, x=x, y=y)
+            for entry, (x, y) in zip(entries, places.tolist(), strict=True)
         ],
-        clusters=_described(entries, places, clusters),
+        clusters=_described(entries, places, clusters_of(places)),
     )
 
 
@@ -218,11 +216,11 @@ def _drawn(
     return file.getvalue(), shown
 
 
-def clusters_of(places: NDArray[np.float64], titles: Sequence[str]) -> list[int]:
+def clusters_of(places: NDArray[np.float64]) -> list[int]:
     """The cluster of each place."""
     from sklearn.cluster import KMeans
 
-    many = int(np.clip(len(titles) // PER_CLUSTER, *CLUSTERS))
+    many = int(np.clip(len(places) // PER_CLUSTER, *CLUSTERS))
     found: list[int] = KMeans(many, n_init=4, random_state=0).fit_predict(places).tolist()
     return found
 
