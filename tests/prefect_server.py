@@ -30,6 +30,10 @@ DATABASE_IS_LOCKED = Retry(8, backoff_factor=0.2, status_forcelist=[503], allowe
 """Prefect's own client asks again too while others write to SQLite."""
 
 
+PATIENCE = 300
+"""Seconds: what takes 40 alone took over 120 where three such tests shared two slow cores."""
+
+
 def free_port() -> int:
     with HTTPServer() as server:
         return server.port
@@ -79,7 +83,7 @@ class Server:
         self.process.wait(60)
 
     def wait_until_ready(self) -> None:
-        wait_until(self._is_ready, 240, lambda: "the Prefect server has not started")
+        wait_until(self._is_ready, PATIENCE, lambda: "the Prefect server has not started")
 
     def _is_ready(self) -> bool:
         assert self.process.poll() is None, "the Prefect server has ended"
@@ -132,7 +136,9 @@ class Server:
         assert answer.ok, answer.text
         return answer
 
-    def wait_for_runs(self, flow: str, count: int, seconds: float = 300) -> list[dict[str, Any]]:
+    def wait_for_runs(
+        self, flow: str, count: int, seconds: float = PATIENCE
+    ) -> list[dict[str, Any]]:
         """Wait until so many runs of a flow are completed; all its runs."""
 
         def done() -> bool:
@@ -197,7 +203,7 @@ def kill(worker: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(
-    done: Callable[[], bool], seconds: float, tell: Callable[[], str] = lambda: ""
+    done: Callable[[], bool], seconds: float = PATIENCE, tell: Callable[[], str] = lambda: ""
 ) -> None:
     """Ask until it is so; fail after some time."""
     deadline = time.monotonic() + seconds

@@ -66,7 +66,7 @@ def test_the_watch_is_scheduled_every_morning_from_its_deployment_on(server: Ser
         runs = [run for run in server.runs("watch") if run["deployment_id"] == watch["id"]]
         return sorted(datetime.fromisoformat(run["expected_start_time"]) for run in runs)
 
-    wait_until(lambda: len(scheduled()) == 3, 60)
+    wait_until(lambda: len(scheduled()) == 3)
     mornings = [time.astimezone(ZoneInfo("Europe/Berlin")) for time in scheduled()]
     assert {(time.hour, time.minute) for time in mornings} == {(6, 0)}
     assert [(time.date() - mornings[0].date()).days for time in mornings] == [0, 1, 2]
@@ -83,6 +83,17 @@ def steps(server: Server, run: dict[str, Any]) -> dict[str, str]:
     asked = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     found = requests.post(f"{server.api}/task_runs/filter", json=asked, timeout=60).json()
     return {step["name"]: step["state_name"] for step in found}
+
+
+def state(server: Server, run: dict[str, Any]) -> str:
+    [found] = [each for each in server.runs("train") if each["id"] == run["id"]]
+    return str(found["state_name"])
+
+
+def told(server: Server, run: dict[str, Any]) -> str:
+    """What a test that waited in vain says of a run."""
+    lines = "\n".join(line["message"] for line in logged(server, run))
+    return f"{state(server, run)}; {steps(server, run)}\n{lines}"
 
 
 @pytest.mark.compatibility
@@ -138,11 +149,12 @@ def test_a_run_that_is_cancelled_ends_so_in_its_steps_and_its_log_and_the_next_g
     long = {"epochs": 1000, "recipe": "given"}
     asked = {"workspace": str(tmp_path), "evaluation": {"method": "holdout"}}
     with server.worker():
-        server.run("train/sample", **asked, training=long)
-        wait_until(lambda: steps(server, server.runs("train")[-1]).get("train") == "Running", 120)
-        run = server.runs("train")[-1]
+        run = {"id": server.run("train/sample", **asked, training=long)}
+        wait_until(
+            lambda: steps(server, run).get("train") == "Running", tell=lambda: told(server, run)
+        )
         server.prefect("flow-run", "cancel", run["id"])
-        wait_until(lambda: server.runs("train")[-1]["state_name"] == "Cancelled", 90)
+        wait_until(lambda: state(server, run) == "Cancelled", tell=lambda: told(server, run))
         assert "Cancelled" in steps(server, run).values()
         assert set(steps(server, run).values()) <= {"Cancelled", "Completed", "Cached"}
         assert KEPT in [line["message"] for line in logged(server, run)]

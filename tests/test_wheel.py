@@ -158,7 +158,7 @@ def test_the_page_answers(trained: str, installed: Installed) -> None:
     command = [str(installed.bin / "thumbtune"), "web", "--port", str(port)]
     page = subprocess.Popen(command, cwd=installed.project, env=installed.environment)
     try:
-        wait_until(lambda: answers(port), 120, lambda: "the page does not answer")
+        wait_until(lambda: answers(port), tell=lambda: "the page does not answer")
     finally:
         page.terminate()
         page.wait(30)

@@ -33,7 +33,7 @@ def served(registry: Registry, waiting: int = 16) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        wait_until(lambda: server.started, 60)
+        wait_until(lambda: server.started)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True

@@ -73,7 +73,7 @@ class Site:
 
     def wait_until_ready(self) -> None:
         """It says its address then."""
-        wait_until(lambda: "\n" in self.process.stdout, 120, lambda: str(self.process.streams))
+        wait_until(lambda: "\n" in self.process.stdout, tell=lambda: str(self.process.streams))
         assert self.url in self.process.stdout
 
     def stop(self) -> int:

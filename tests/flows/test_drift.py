@@ -85,7 +85,7 @@ def test_a_champion_that_no_longer_fits_sets_off_an_automation_and_posts(
         fired = events(server, "prefect.automation.triggered")
         return any(automation in event["resource"]["prefect.resource.id"] for event in fired)
 
-    wait_until(arrived, 60, lambda: str(events(server, "thumbtune.model.drift")))
+    wait_until(arrived, tell=lambda: str(events(server, "thumbtune.model.drift")))
     [drift] = events(server, "thumbtune.model.drift")
     assert drift["payload"]["version"] == 1
     assert "38 later videos" in drift["payload"]["why"]

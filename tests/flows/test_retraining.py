@@ -110,12 +110,12 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
             ended = [run for run in server.runs("watch") if run["state_type"] == "COMPLETED"]
             return any(run["start_time"] > now and run["auto_scheduled"] for run in ended)
 
-        wait_until(watched, 240, lambda: str([run["state"] for run in server.runs("watch")]))
+        wait_until(watched, tell=lambda: str([run["state"] for run in server.runs("watch")]))
 
     # one run at a time, for a watch in the middle of a training may fetch the same new thumbnails
     with house.watched_every(20), house.worker("--limit", "1"):
         watch()
-        run = server.wait_for_runs("train", before + 1, 240)[-1]
+        run = server.wait_for_runs("train", before + 1)[-1]
         assert run["parameters"]["channel"] == "@tester"
         assert run["parameters"]["training"]["learning_rate"] == 0.01
         assert run["parameters"]["publish"]["model_repo"] is None
@@ -128,7 +128,7 @@ def test_new_videos_become_a_promoted_model_by_themselves_and_nothing_new_starts
         house.videos += [make_video(2 * n) for n in (60, 61, 62)]
         asked = house.youtube.image_requests.copy()
         watch()
-        server.wait_for_runs("train", before + 2, 240)
+        server.wait_for_runs("train", before + 2)
         first, second = house.registry.versions()
         assert set(second.seen) - set(first.seen) == {f"video-{2 * n:05}" for n in (60, 61, 62)}
         new = house.youtube.image_requests - asked
@@ -160,7 +160,7 @@ def test_a_run_that_is_killed_in_training_blocks_nobody_and_nothing_is_done_twic
     }
     with house.worker() as worker:
         house.server.run("train/train", **long)
-        wait_until(lambda: len(house.features()) == 2, 120)
+        wait_until(lambda: len(house.features()) == 2)
         kill(worker)
     features, asked = house.features(), house.youtube.image_requests.copy()
     assert house.registry.versions() == []
@@ -190,7 +190,7 @@ def test_a_run_that_fails_is_told(house: House) -> None:
     broken = {**house.parameters, "channel": "@nobody"}
     with house.worker():
         house.server.run("train/train", **broken)
-        wait_until(lambda: bool(house.told), 120)
+        wait_until(lambda: bool(house.told))
     [message] = house.told
     assert message["event"] == "train.failed"
     assert "train of @nobody failed" in message["text"]
