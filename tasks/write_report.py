@@ -2,6 +2,7 @@
 
 from prefect import task
 
+from thumbtune.channel.registry import Decision
 from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import Evaluation
 from thumbtune.learning.trained_model import TrainedModel
@@ -15,7 +16,7 @@ from thumbtune.tasks.caching import content_key
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=7),
+    cache_key_fn=content_key(version=8),
 )
 def write_report(
     workspace: Workspace,
@@ -28,11 +29,13 @@ def write_report(
     article: Evaluation | None,
     fine_tuned: Evaluation,
     notes: list[str],
+    became: Decision | None,
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model.
 
     Args:
         notes: what whoever reads the figures should know.
+        became: what was decided on the version.
     """
     figures = (plan, trained, untouched, article, fine_tuned)
-    return write_page(workspace, parameters, funnel, examples, *figures, notes)
+    return write_page(workspace, parameters, funnel, examples, *figures, notes, became)

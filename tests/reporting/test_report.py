@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from prefect import flow
 
+from thumbtune.channel.registry import Decision
 from thumbtune.clip.freezing import TrainableParameters
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import UNTOUCHED, Recipe, given_candidate
@@ -57,7 +59,10 @@ HISTORY = [
     LossPoint(epoch=2, valid_loss=1.0, valid_mrr=0.75),
 ]
 PARAMETERS = TrainParameters(channel="@tester")
-CURVE = loss_curve(HISTORY, best_epoch=2)
+CURVES = [loss_curve(HISTORY, 2, for_phone) for for_phone in (False, True)]
+BECAME = Decision(
+    number=1, version=3, champion=3, why="R@1 < 1", at=datetime(2024, 2, 3, tzinfo=UTC)
+)
 GIVEN = given_candidate(Recipe(training=PARAMETERS.training, negatives=PARAMETERS.negatives))
 PLAN = Plan(
     candidate=GIVEN,
@@ -147,14 +152,16 @@ def stored(workspace: Workspace, titles: list[str], recall: float = 0.75) -> tup
 
 @flow
 def reported(*arguments: Any) -> Report:
-    return Stages(arguments[0], refresh=False).run(write_report, *arguments, ["int8 was tried."])
+    return Stages(arguments[0], refresh=False).run(
+        write_report, *arguments, ["int8 was tried."], BECAME
+    )
 
 
 def page(workspace: Workspace, misses: list[Miss]) -> str:
     rows = [miss.example for miss in misses]
     answers = workspace.write_table("predictions", [miss.prediction for miss in misses])
     figures = (PLAN, trained(), evaluation(0.5), evaluation(0.625), evaluation(0.75, answers))
-    return report_html(workspace, PARAMETERS, FUNNEL, rows, *figures, misses, CURVE)
+    return report_html(workspace, PARAMETERS, FUNNEL, rows, *figures, misses, CURVES)
 
 
 class Tags(HTMLParser):
@@ -207,7 +214,9 @@ def test_the_page_needs_no_other_file(workspace: Workspace) -> None:
     assert {link[1:] for link in tags.links if link[0] == "#"} <= set(
         re.findall('id="(.*?)"', html)
     )
-    assert len(sources) == 3  # the curve; the thumbnail is a miss, and far behind another title
+    assert (
+        len(sources) == 4
+    )  # the curve, wide and for a phone; the thumbnail is a miss, and far behind another title
     for source in sources:
         assert source.startswith("data:image/")
         opened(base64.b64decode(source.partition("base64,")[2]))
@@ -219,7 +228,7 @@ def test_the_page_names_a_folder_channel_without_the_way_there(workspace: Worksp
     picture(workspace)
     answers = workspace.write_table("predictions", [answer("v", "test", 1)])
     figures = (PLAN, trained(), evaluation(0.5), None, evaluation(0.75, answers))
-    html = report_html(workspace, parameters, FUNNEL, [example("v")], *figures, [], CURVE)
+    html = report_html(workspace, parameters, FUNNEL, [example("v")], *figures, [], CURVES)
     assert "CLIP, adapted to videos" in Tags(html).text
 
 
@@ -236,6 +245,11 @@ NASTY = st.sampled_from(
 )
 
 
+def lines_as_on_a_page(text: str) -> str:
+    """With the ends of lines as whoever reads HTML makes them."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(title=NASTY | st.text(), chosen=NASTY | st.text())
@@ -245,8 +259,8 @@ def test_any_title_is_shown_as_text_and_breaks_neither_page_nor_picture(
     misses = [miss(workspace, title, chosen)]
     tags = Tags(page(workspace, misses))
     assert tags.names == Tags(page(workspace, [miss(workspace, "", "")])).names
-    shown = tags.text.replace("\r\n", "\n")
-    assert all(text.replace("\r\n", "\n") in shown for text in (title, chosen))
+    shown = lines_as_on_a_page(tags.text)
+    assert all(lines_as_on_a_page(text) in shown for text in (title, chosen))
     sheet = opened(miss_sheet(workspace, misses))
     assert sheet.size == opened(miss_sheet(workspace, [miss(workspace, "a", "b")])).size
 
@@ -313,7 +327,7 @@ def test_the_sheet_stays_below_a_megabyte_however_busy_its_pictures(workspace: W
 
 @pytest.mark.slow
 def test_the_curve_shows_which_epoch_was_kept() -> None:
-    assert opened(loss_curve(HISTORY, 2)).size == (1280, 512)
+    assert [opened(curve).size for curve in CURVES] == [(1280, 512), (720, 960)]
     assert loss_curve(HISTORY, 1) != loss_curve(HISTORY, 2)
 
 
@@ -378,7 +392,9 @@ def test_a_report_lies_beside_its_model_in_whole_files(workspace: Workspace) -> 
     assert TrainParameters.model_validate_json((folder / "parameters.json").read_text()) == (
         PARAMETERS
     )
-    assert "int8 was tried." in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "int8 was tried." in page
+    assert "<b>Version 3</b>, decided on 2024-02-03: R@1 &lt; 1." in page
     opened((folder / "loss_curve.png").read_bytes())
     opened((folder / "misses.jpg").read_bytes())
 

@@ -47,7 +47,7 @@ def posting(*arguments: Any) -> tuple[str, int]:
     """Report and post, as the train flow does; the run's id and the number of cached steps."""
     workspace, parameters, funnel, _, *figures = arguments
     stages = Stages(workspace, refresh=False)
-    report = stages.run(write_report, *arguments, [])
+    report = stages.run(write_report, *arguments, [], None)
     work = {"videos": "3 answers fetched, 1 unchanged", "features": "5 encoded, 9 there"}
     post_artifacts(workspace, parameters, funnel, *figures, report, work)
     return flow_run.id, stages.cached.total()

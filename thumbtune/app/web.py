@@ -50,8 +50,7 @@ def report(champion: Champion) -> str:
         answers = quote(champion.workspace.read(f"{folder}/{PREDICTIONS}"))
     page = page.replace(f'href="{PREDICTIONS}"', f'href="data:text/csv;charset=utf-8,{answers}"')
     page = page.replace("<head>", '<head><base href="about:srcdoc">', 1)  # of its list of contents
-    why = champion.registry.reasons().get(version.number, "")
-    return html("report", version=version, page=page, why=why)
+    return html("report", version=version, page=page)
 
 
 def build_page(workspace: Workspace, registry: Registry, may_decide: bool) -> gr.Blocks:

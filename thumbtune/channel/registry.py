@@ -230,9 +230,12 @@ class Registry:
 
     def champion(self) -> Version | None:
         """The version in use, if any was ever promoted and its record is still there."""
-        decisions = self.decisions()
-        number = decisions[-1].champion if decisions else None
-        return next((known for known in self.versions() if known.number == number), None)
+        for last in _records(self.workspace, f"{self.path}/decisions")[-1:]:
+            decision = _read(self.workspace, f"{self.path}/decisions/{last}", Decision)
+            record = f"{self.path}/versions/{decision.champion or 0:06}.json"
+            if self.workspace.has(record):
+                return _read(self.workspace, record, Version)
+        return None
 
     def newest(self) -> Version | None:
         """The newest version that was decided on; one that a killed run left is not done."""

@@ -75,15 +75,17 @@ def misses_heading(split: str | None) -> str:
     return f"Worst misses {'of all videos' if split == OUT_OF_FOLD else f'on the {split} split'}"
 
 
-def loss_curve(history: Sequence[LossPoint], best_epoch: float) -> bytes:
+def loss_curve(history: Sequence[LossPoint], best_epoch: float, for_phone: bool = False) -> bytes:
     """The losses and the validation MRR over the epochs, with the epoch that was kept.
 
     Returns:
-        A PNG picture of 1280x512 pixels with a transparent ground, for light and dark pages.
+        A PNG picture with a transparent ground, for light and dark pages: 1280x512 pixels, or for
+        a phone, with one above the other, 720x960.
     """
-    figure = Figure(figsize=(8, 3.2), dpi=160, layout="constrained")
+    size, dpi = ((3.6, 4.8), 200) if for_phone else ((8, 3.2), 160)
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
-    loss, mrr = figure.subplots(1, 2, width_ratios=(3, 2))
+    loss, mrr = figure.subplots(2, 1) if for_phone else figure.subplots(1, 2, width_ratios=(3, 2))
     steps = [(point.epoch, point.train_loss) for point in history if point.train_loss is not None]
     valid = [(point.epoch, point.valid_loss) for point in history if point.valid_loss is not None]
     ranks = [(point.epoch, point.valid_mrr) for point in history if point.valid_mrr is not None]

@@ -13,7 +13,7 @@ from typing import Any, Self
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict
 
-from thumbtune.channel.registry import Registry
+from thumbtune.channel.registry import Decision, Registry
 from thumbtune.channel.source import short_name, source_of
 from thumbtune.channel.views import views_of
 from thumbtune.data.splits import leakage
@@ -249,16 +249,18 @@ def report_html(
     article: Evaluation | None,
     fine_tuned: Evaluation,
     misses: Sequence[Miss],
-    curve: bytes | None,
+    curves: Sequence[bytes],
     notes: Sequence[str] = (),
     views: FitAndViews | None = None,
+    became: Decision | None = None,
 ) -> str:
     """The report as one page that needs no other file but for predictions.csv; titles are escaped.
 
     Args:
-        curve: of the training; None if there were no epochs.
+        curves: of the training, for a wide page and for a phone; empty if there were no epochs.
         notes: sentences that whoever reads the figures should know.
         views: whether fit and views go together, where that is known.
+        became: what was decided on the version.
     """
     comparisons = compare(untouched, article, fine_tuned)
     pairs = pairs_of(workspace, examples, fine_tuned)
@@ -267,6 +269,7 @@ def report_html(
     return template.render(
         notes=notes,
         views=views,
+        became=became,
         was=untouched.judged.metrics["Recall@1"],
         now=judged.metrics["Recall@1"],
         written=f"{datetime.now(UTC):%Y-%m-%d}",
@@ -289,7 +292,7 @@ def report_html(
         funnel=funnel,
         heading=misses_heading(misses[0].prediction.split if misses else None),
         misses=_pictured(workspace, misses),
-        curve=data_uri(curve) if curve else None,
+        curves=[data_uri(curve) for curve in curves],
         parameters=[
             {"stage": stage, "name": name, "value": row["value"]}
             for row in parameter_table(parameters)
@@ -365,16 +368,19 @@ def write_page(
     article: Evaluation | None,
     fine_tuned: Evaluation,
     notes: list[str],
+    became: Decision | None,
 ) -> Report:
     """Write the figures, the pictures and the page that shows them beside the model.
 
     Args:
         notes: what whoever reads the figures should know.
+        became: what was decided on the version.
     """
     folder = trained.folder(workspace)
     rows = workspace.read_table(examples, Example)
     misses = worst_misses(rows, workspace.read_table(fine_tuned.predictions, Prediction))
-    curve = loss_curve(trained.history, trained.best_epoch) if trained.history else None
+    drawn = (trained.history, trained.best_epoch)
+    curves = [loss_curve(*drawn, phone) for phone in (False, True)] if trained.history else []
     models = (plan, trained, untouched, article, fine_tuned)
     metrics = metrics_json(*models, funnel)
     leak = leakage(rows, parameters.split.method) if plan.method == "holdout" else None
@@ -383,13 +389,14 @@ def write_page(
     fits = {example.id: answer.similarity for example, answer in pairs}
     registry = Registry(workspace, parameters.source, parameters.channel)
     views = fit_and_views(fits, rows, views_of(registry))
-    page = report_html(workspace, parameters, funnel, rows, *models, misses, curve, notes, views)
+    said = (notes, views, became)
+    page = report_html(workspace, parameters, funnel, rows, *models, misses, curves, *said)
     contents = {
         "metrics.json": json.dumps(metrics, indent=1, allow_nan=False).encode(),
         "parameters.json": parameters.model_dump_json(indent=1).encode(),
         "misses.json": json.dumps(misses_json(misses), indent=1, ensure_ascii=False).encode(),
         PREDICTIONS: predictions_csv(pairs).encode(),
-        **({"loss_curve.png": curve} if curve else {}),
+        **({"loss_curve.png": curves[0]} if curves else {}),
         "misses.jpg": miss_sheet(workspace, misses),
         "report.html": page.encode(),
     }

@@ -43,6 +43,18 @@
     );
   }
 
+  function asViewersSeeIt(figure) {
+    // An answer has one such part for its up to 300 pairs: to draw each beforehand took half a second
+    const pair = figure.closest(".answer").querySelector(".pair");
+    pair.querySelector(".fit-words").textContent = figure.ariaLabel;
+    pair.querySelector(".fit-share").textContent = figure.dataset.fit;
+    const title = figure.closest("tr").querySelector("th").textContent;
+    for (const place of pair.querySelectorAll(".feed b")) place.textContent = title;
+    const picture = figure.closest("table").rows[0].cells[figure.closest("td").cellIndex].querySelector("img").src;
+    for (const shot of pair.querySelectorAll(".shot")) shot.style.backgroundImage = `url("${picture}")`;
+    pair.showPopover({ source: figure });
+  }
+
   const top = (item) => item.getBoundingClientRect().top;
 
   function steps(event) {
@@ -118,6 +130,9 @@
     ["match", "search"].map(find).find((button) => button?.offsetParent)?.click();
   });
   document.addEventListener("click", (event) => {
+    const figure = event.target.closest("[data-fit]");
+    if (figure) asViewersSeeIt(figure);
+    if (event.target.matches("[data-closes]")) event.target.closest("[popover]").hidePopover();
     if (event.target.id === "forget-answers") keep([]);
   });
   list();
