@@ -12,7 +12,7 @@ from thumbtune.channel.registry import Version
 from thumbtune.data.thumbnails import load_image
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.matching import Matcher
-from thumbtune.use.occlusion import COLUMNS, ROWS, drivers, lit
+from thumbtune.use.occlusion import COARSE, COLUMNS, ROWS, drivers, lit
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def test_a_part_is_worth_what_the_cosine_falls_where_windows_cover_it(
     matcher: Matcher, image: Image.Image
 ) -> None:
     title = "A red boat"
-    found = drivers(matcher, image, title)
+    found = drivers(matcher, image, title, patience=600)
     pixels = np.asarray(image.convert("RGB"), float)
     mean = Image.fromarray(pixels.mean(axis=(0, 1)).round().astype(np.uint8)[None, None])
     across = np.linspace(0, image.width, COLUMNS + 1).round().astype(int)
@@ -64,6 +64,19 @@ def test_a_part_is_worth_what_the_cosine_falls_where_windows_cover_it(
     assert found.parts[0, 0] == pytest.approx(drop(0, 0), abs=2e-3)  # a corner has one window
     around = [drop(row, column) for row, column in product((1, 2), (3, 4))]
     assert found.parts[2, 4] == pytest.approx(np.mean(around), abs=2e-3)
+
+
+def test_a_slow_model_looks_at_coarse_parts(matcher: Matcher, image: Image.Image) -> None:
+    found = drivers(matcher, image, "A red boat", patience=0)
+    columns, rows = COARSE
+    assert found.parts.shape == (rows, columns)
+    assert found.cosine == pytest.approx(cosine(matcher, image, "A red boat"), abs=1e-5)
+    covered = image.convert("RGB")
+    box = (0, 0, round(2 * image.width / columns), round(2 * image.height / rows))
+    mean = covered.resize((1, 1), Image.Resampling.BOX).resize(box[2:])
+    covered.paste(mean, box)
+    drop = found.cosine - cosine(matcher, covered, "A red boat")
+    assert found.parts[0, 0] == pytest.approx(drop, abs=2e-3)  # a corner has one window
 
 
 def test_the_picture_is_bright_where_it_drives_the_fit() -> None:

@@ -6,6 +6,7 @@ cuts off, changes nothing.
 """
 
 import io
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from thumbtune.data.thumbnails import as_rgb
 from thumbtune.use.matching import Matcher
 
 COLUMNS, ROWS = 8, 5
-"""Parts of a picture: with ViT-B/32 all are looked at in about a second on two cores."""
+"""Parts of a picture: with ViT-B/32 all 28 windows take 2.5 s on two cores."""
+COARSE = 4, 3
+"""Parts for a larger model: with ViT-L/14 the fine ones would take 41 s there."""
+PATIENCE = 8.0  # seconds, for all windows
 MOST_WORDS = 30  # of a title; YouTube's 100 characters have some 20
 SHOWN = (640, 360)  # pixels
 DARK = 0.25
@@ -53,16 +57,27 @@ class Drivers(NamedTuple):
         return found if found and found.drop > 0 else None
 
 
-def drivers(matcher: Matcher, image: Image.Image, title: str) -> Drivers:
-    """Find what makes a title and a picture fit."""
+def drivers(
+    matcher: Matcher, image: Image.Image, title: str, patience: float = PATIENCE
+) -> Drivers:
+    """Find what makes a title and a picture fit.
+
+    Args:
+        patience: seconds; where a model is so slow that fine parts take longer, they are coarse.
+    """
     words = title.split()[:MOST_WORDS]
     shorter = [" ".join(words[:place] + words[place + 1 :]) for place in range(len(words))]
     titles = [title, *(shorter if len(words) > 1 else [])]
     vectors = matcher.embed_titles(titles)
-    pictures = matcher.embed_images([image, *_covered(as_rgb(image))])
-    cosine = float(pictures[0] @ vectors[0])
-    drops_of_windows = (cosine - pictures[1:] @ vectors[0]).reshape(ROWS - 1, COLUMNS - 1)
-    drops = (cosine - vectors[1:] @ pictures[0]).tolist()
+    started = time.perf_counter()
+    whole = matcher.embed_images([image])[0]
+    windows = (COLUMNS - 1) * (ROWS - 1)
+    fine = (time.perf_counter() - started) * windows <= patience
+    columns, rows = (COLUMNS, ROWS) if fine else COARSE
+    covered = matcher.embed_images(_covered(as_rgb(image), columns, rows))
+    cosine = float(whole @ vectors[0])
+    drops_of_windows = (cosine - covered @ vectors[0]).reshape(rows - 1, columns - 1)
+    drops = (cosine - vectors[1:] @ whole).tolist()
     most = max([*drops, 1e-9])
     told = [
         Word(text, drop, max(0.0, drop / most)) for text, drop in zip(words, drops, strict=False)
@@ -70,14 +85,14 @@ def drivers(matcher: Matcher, image: Image.Image, title: str) -> Drivers:
     return Drivers(cosine, _of_parts(drops_of_windows), told)
 
 
-def _covered(image: Image.Image) -> list[Image.Image]:
+def _covered(image: Image.Image, columns: int, rows: int) -> list[Image.Image]:
     """The picture, each time with another window of four parts in its mean colour, row by row."""
     mean = image.resize((1, 1), Image.Resampling.BOX).resize(image.size)
-    columns = np.linspace(0, image.width, COLUMNS + 1).round().astype(int).tolist()
-    rows = np.linspace(0, image.height, ROWS + 1).round().astype(int).tolist()
+    across = np.linspace(0, image.width, columns + 1).round().astype(int).tolist()
+    down = np.linspace(0, image.height, rows + 1).round().astype(int).tolist()
     covered = []
-    for top, bottom in zip(rows, rows[2:], strict=False):
-        for left, right in zip(columns, columns[2:], strict=False):
+    for top, bottom in zip(down, down[2:], strict=False):
+        for left, right in zip(across, across[2:], strict=False):
             covered.append(image.copy())
             box = (left, top, right, bottom)
             covered[-1].paste(mean.crop(box), box)
@@ -90,10 +105,11 @@ def _of_parts(drops: NDArray[np.float32]) -> NDArray[np.float32]:
     Args:
         drops: of the windows, shape (rows - 1, columns - 1).
     """
-    total, windows = np.zeros((2, ROWS, COLUMNS), np.float32)
+    rows, columns = drops.shape
+    total, windows = np.zeros((2, rows + 1, columns + 1), np.float32)
     for down in (0, 1):
         for right in (0, 1):
-            place = np.s_[down : down + ROWS - 1, right : right + COLUMNS - 1]
+            place = np.s_[down : down + rows, right : right + columns]
             total[place] += drops
             windows[place] += 1
     mean: NDArray[np.float32] = total / windows
