@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,19 @@ def test_versions_are_shown_with_what_changed_and_one_can_be_made_the_champion(
         site.registry.roll_back(2, "after the test")
 
 
+def test_the_place_for_pictures_tells_that_it_is_one_whenever_it_is_empty(
+    site: Site, page: Page
+) -> None:
+    place = page.locator("#thumbnail")
+    expect(place.get_by_text("Click to Upload")).to_be_visible()
+    give_pictures(page, site.workspace.root / site.test_rows()[0].image)
+    place.get_by_label("Clear").click()
+    expect(place.get_by_text("Click to Upload")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Title ideas")).to_be_visible()
+    expect(place.get_by_text("Click to Upload")).to_be_visible()
+
+
 def test_a_reload_keeps_what_is_asked(site: Site, page: Page) -> None:
     give_pictures(page, *(site.workspace.root / row.image for row in site.test_rows()[:2]))
     page.get_by_label("Title ideas").fill("One\nTwo")
@@ -447,8 +461,10 @@ def test_the_report_of_the_champion_is_shown_and_runs_no_script(site: Site, page
     sandbox = page.locator("iframe").get_attribute("sandbox") or ""
     assert "allow-scripts" not in sandbox
     assert "allow-same-origin" not in sandbox
-    why = site.registry.decisions()[-1].why  # other tests decide too
-    expect(page.get_by_text(re.compile(rf"^Version 2 of [\d-]+ {re.escape(why)}"))).to_be_visible()
+    decided = site.registry.decision_on(2)
+    assert decided
+    verdict = f"decided on {decided.at:%Y-%m-%d}: {decided.why.replace('`', '')}."
+    expect(frame.get_by_text("Version 2, ")).to_contain_text(verdict)
     frame.get_by_role("link", name="All metrics").click()
     expect(frame.get_by_role("heading", name="All metrics")).to_be_in_viewport()
     with page.expect_download() as taken:
@@ -671,12 +687,24 @@ def test_a_pair_is_shown_as_in_a_feed_and_the_grid_can_be_taken_along(
     give_pictures(page, *(site.workspace.root / row.image for row in shown))
     titles = [shown[0].title, "=HYPERLINK(1)", "w" * 150]
     grid_of(page, titles)
-    page.locator("#ranking td > button").first.click()
     pair = page.locator("#ranking .pair:popover-open")
-    expect(pair.locator(".feed")).to_have_count(4)
-    expect(pair.locator(".feed b").first).to_be_visible()
-    pair.get_by_role("button", name="Close").click()
-    expect(pair).to_have_count(0)
+    thumbnails = page.locator("#ranking thead img")
+    for row, column in product(range(len(titles)), range(len(shown))):
+        figure = page.locator("#ranking tbody tr").nth(row).locator("button").nth(column)
+        figure.click()
+        title = page.locator("#ranking tbody th").nth(row).inner_text()
+        expect(pair.locator(".feed b")).to_have_text([title] * 4)
+        expect(pair.locator(".feed b").first).to_be_visible()
+        source = thumbnails.nth(column).get_attribute("src")
+        backgrounds = pair.locator(".shot").evaluate_all(
+            "all => all.map(e => e.style.backgroundImage)"
+        )
+        assert len(backgrounds) == 4
+        assert all(source and source in background for background in backgrounds)
+        expect(pair).to_contain_text(f"Title {row + 1}, thumbnail {column + 1}: ")
+        expect(pair).to_contain_text("of this channel’s own pairs · cosine ")
+        pair.get_by_role("button", name="Close").click()
+        expect(pair).to_have_count(0)
     files = {}
     for name in ("CSV", "PNG"):
         with page.expect_download() as taken:

@@ -141,8 +141,11 @@ def test_a_champion_that_has_learned_from_nearly_all_videos_is_not_met() -> None
     assert [each.opponent for each in differences] == ["untouched"]
     assert apart == (
         "not compared with the champion, which has learned from all but 19 of the 21 videos (20 "
-        "are needed)"
+        "others are needed)"
     )
+    everything = {str(number) for number in range(21)}
+    _, apart = compare(challenger, untouched, champion, everything, "MRR")
+    assert "which has learned from all 21 videos" in apart
     differences, apart = compare(challenger, untouched, None, set(), "MRR")
     assert (len(differences), apart) == (1, "")
 

@@ -214,9 +214,10 @@ def compare(
         met = paired_difference("champion", challenger, out_of_fold, metric, group_of)
         return [met, *differences], ""
     if len(fair) < ENOUGH:
+        learned = f"all but {len(fair)} of the" if fair else "all"
         return differences, (
-            f"not compared with the champion, which has learned from all but {len(fair)} of the "
-            f"{len(challenger)} videos ({ENOUGH} are needed)"
+            f"not compared with the champion, which has learned from {learned} "
+            f"{len(challenger)} videos ({ENOUGH} others are needed)"
         )
     return [paired_difference("champion", fair, champion, metric, group_of), *differences], ""
 

@@ -94,9 +94,9 @@
     remembered() {
       try {
         const [server, uploads, ...rest] = JSON.parse(sessionStorage.getItem(ASKED));
-        return [server === window.gradio_config?.app_id ? uploads : null, ...rest];
+        return [(server === window.gradio_config?.app_id && uploads) || [], ...rest];
       } catch {
-        return [null, "", ""];
+        return [[], "", ""]; // with null Gradio's gallery would hide where pictures are dropped
       }
     },
     driven() {
