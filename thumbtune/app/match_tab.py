@@ -201,7 +201,8 @@ def why(champion: Champion, picture: Image.Image | None, title: str) -> str:
     """What drives the fit of a title that was ranked."""
     if picture is None:
         raise QuestionError("There is no answer yet. Press Match.")
-    found = drivers(champion.matcher(), picture, *check_titles([title]))
+    [asked] = check_titles([title])
+    found = drivers(champion.matcher(), picture, asked)
     return html("why", asked=uuid4().hex, found=found, picture=data_uri(lit(picture, found.parts)))
 
 
