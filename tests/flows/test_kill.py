@@ -23,8 +23,17 @@ ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list,
 PAGES = 2  # of the list, after the channel; until all are marked as read, they are read anew
 
 DATA = ["listing", "videos", "thumbnails", "looks", "alike", "splits", "assignment", "pairs"]
-DATA += ["examples", "features", "training", "saving", "evaluation", "report", "cards", "registry"]
-DATA += ["promotion", "index"]
+DATA += [
+    "examples",
+    "features",
+    "training",
+    "saving",
+    "evaluation",
+    "cards",
+    "registry",
+    "promotion",
+]
+DATA += ["report", "index"]
 RESULTS = ["fetch-videos", "fetch-thumbnails", "find-near-duplicates", "split-videos"]
 RESULTS += [
     "mine-negatives",
@@ -33,8 +42,8 @@ RESULTS += [
     "plan-run",
     "train",
     "evaluate",
-    "report",
     "write-cards",
+    "report",
 ]
 MOMENTS = {
     "in each step": ["workspace", "identity", "lock", *DATA],
