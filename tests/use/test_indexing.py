@@ -101,6 +101,19 @@ def test_the_graph_finds_what_the_exact_search_finds_and_ranks_it_by_float32() -
     assert hits > 0.95  # threads build the graph, each time in another order
 
 
+def test_words_are_looked_for_more_widely_than_pictures() -> None:
+    matrix, queries = unit_vectors(4000, 64), unit_vectors(20, 64, seed=1)
+    vectors = with_graph(np.arange(4000), matrix, None)
+    assert vectors.graph is not None
+    visited = []
+    for by_words in (True, False, True):
+        vectors.search(queries, 10, by_words)
+        visited.append(vectors.graph.search(queries, 10).visited_members)
+    assert visited[0] > 1.5 * visited[1]
+    assert visited[2] > 1.5 * visited[1]
+    assert vectors.recall_at_10(queries, by_words=True) >= vectors.recall_at_10(queries)
+
+
 @pytest.mark.compatibility
 def test_a_graph_takes_new_vectors_and_forgets_those_that_are_gone() -> None:
     matrix = unit_vectors(2000, 32)

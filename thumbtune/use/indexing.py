@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -66,10 +67,15 @@ from thumbtune.use.matching import (
 
 EXACT_BELOW = 100_000  # pictures
 CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 32, 64, 512  # of the graph: HNSW's M and ef
+WORDS_EXPANSION = 1536
+"""Of a search by words: titles lie apart from all pictures, where a graph has it harder."""
 CANDIDATES = 128  # that the graph finds, at least, for the float32 vectors to rank
 CELLS = 32_000_000  # cosines held at a time
 SAVED_EVERY = 1024  # new pictures; what a killed run may lose
 MEASURED = 200  # queries on which the graph is held against the exact search
+
+SEARCHING = Lock()
+"""A graph has one expansion for all its searches."""
 
 Numbers = NDArray[np.int64]
 
@@ -197,16 +203,24 @@ class Vectors(NamedTuple):
     graph: Graph | None
     """None where the search is exact."""
 
-    def search(self, queries: Embeddings, top: int) -> tuple[Numbers, Embeddings]:
+    def search(
+        self, queries: Embeddings, top: int, by_words: bool = False
+    ) -> tuple[Numbers, Embeddings]:
         """The nearest rows and their cosines, best first, each of shape (queries, top).
 
         There are fewer than `top` if the library has fewer.
+
+        Args:
+            by_words: whether the queries are titles; a graph is searched more widely for them.
         """
         if self.graph is None:
             return exact_search(self.matrix, queries, top)
         top = min(top, len(self.matrix))
         wanted = min(max(CANDIDATES, 4 * top), len(self.matrix))
-        found = self.graph.search(queries, wanted, threads=1 if len(queries) == 1 else 0)
+        with SEARCHING:
+            expansion = WORDS_EXPANSION if by_words else EXPANSION_SEARCH
+            self.graph.expansion_search = expansion  # type: ignore[misc]  # mypy misses its setter
+            found = self.graph.search(queries, wanted, threads=1 if len(queries) == 1 else 0)
         keys = np.atleast_2d(found.keys).astype(np.int64)
         rows = np.minimum(np.searchsorted(self.numbers, keys), len(self.numbers) - 1)
         cosines = np.einsum("qcd,qd->qc", self.matrix[rows], queries)
@@ -214,10 +228,10 @@ class Vectors(NamedTuple):
         best, cosines = _best(cosines, min(top, keys.shape[1]))
         return np.take_along_axis(rows, best, axis=1), cosines
 
-    def recall_at_10(self, queries: Embeddings) -> float:
-        """Share of the ten nearest that the graph finds."""
+    def recall_at_10(self, queries: Embeddings, by_words: bool = False) -> float:
+        """Share of the ten nearest that the graph finds; see `search`."""
         exact, _ = exact_search(self.matrix, queries, 10)
-        found, _ = self.search(queries, 10)
+        found, _ = self.search(queries, 10, by_words)
         pairs = zip(exact, found, strict=True)
         return float(np.mean([np.isin(right, rows).mean() for right, rows in pairs]))
 
@@ -282,7 +296,7 @@ class ThumbnailIndex:
     def _by_id(self) -> dict[str, Entry]:
         return {entry.id: entry for entry in self.entries}
 
-    def search(self, query: Embeddings, top: int = 12) -> Hits:
+    def search(self, query: Embeddings, top: int = 12, by_words: bool = False) -> Hits:
         """The pictures nearest to a unit vector of the same model, best first.
 
         Those that are gone or were changed since they were indexed are left out, and counted.
@@ -292,7 +306,7 @@ class ThumbnailIndex:
         """
         hits: list[Hit] = []
         left_out: Counter[str] = Counter()
-        for entry, cosine in self._nearest(query.reshape(1, -1), top):
+        for entry, cosine in self._nearest(query.reshape(1, -1), top, by_words):
             if state := self._state(entry):
                 left_out[state] += 1
                 continue
@@ -304,7 +318,9 @@ class ThumbnailIndex:
             raise self._nothing_left(left_out)
         return Hits(hits, left_out)
 
-    def _nearest(self, query: Embeddings, top: int) -> Iterator[tuple[Entry, float]]:
+    def _nearest(
+        self, query: Embeddings, top: int, by_words: bool
+    ) -> Iterator[tuple[Entry, float]]:
         """The nearest pictures, each once: `top` of them are found at once, the others if need be.
 
         Args:
@@ -312,7 +328,7 @@ class ThumbnailIndex:
         """
         given: set[int] = set()
         for search, count in (
-            (self.vectors.search, top),
+            (partial(self.vectors.search, by_words=by_words), top),
             (partial(exact_search, self.vectors.matrix), len(self)),
         ):
             [rows], [cosines] = search(query, count)
@@ -353,7 +369,7 @@ def search_words(index: ThumbnailIndex, matcher: Matcher, words: str, top: int =
     """
     if is_blank(words):
         raise TitleError("words: there are none. Say what the picture should show.")
-    return index.search(matcher.embed_titles([words])[0], top)
+    return index.search(matcher.embed_titles([words])[0], top, by_words=True)
 
 
 def search_picture(
@@ -637,7 +653,7 @@ def _write(
         vectors = with_graph(numbers, matrix, graph)
         titles = sorted({entry.title for entry in entries if entry.title.strip()})
         chosen = titles[:: max(1, len(titles) // MEASURED)] or ["thumbnail"]
-        recall = vectors.recall_at_10(matcher.embed_titles(chosen))
+        recall = vectors.recall_at_10(matcher.embed_titles(chosen), by_words=True)
     files = _save(workspace, place, entries, vectors, recall)
     lines = [entry.model_dump_json().encode() for entry in entries]
     return ThumbnailIndex(workspace, lines, vectors, files)

@@ -46,7 +46,7 @@
   function asViewersSeeIt(figure) {
     // An answer has one such part for its up to 300 pairs: to draw each beforehand took half a second
     const pair = figure.closest(".answer").querySelector(".pair");
-    pair.querySelector(".fit-words").textContent = figure.ariaLabel;
+    pair.querySelector(".fit-words").textContent = figure.getAttribute("aria-label");
     pair.querySelector(".fit-share").textContent = figure.dataset.fit;
     const title = figure.closest("tr").querySelector("th").textContent;
     for (const place of pair.querySelectorAll(".feed b")) place.textContent = title;
