@@ -35,7 +35,7 @@ from thumbtune.reporting.report import (
     parameter_table,
 )
 from thumbtune.store.workspace import Workspace
-from thumbtune.text.escaping import as_code, for_markdown, in_cells
+from thumbtune.text.escaping import as_code, for_markdown, in_cells, without_code
 
 NAMES_SHOWN = 8
 
@@ -105,7 +105,7 @@ def headline(untouched: Evaluation, fine_tuned: Evaluation) -> str:
 
 def _why(verdict: Verdict) -> str:
     """In Markdown; the backticks of a rule's name would show, as descriptions are plain text."""
-    return for_markdown(verdict.why.replace("`", ""))
+    return for_markdown(without_code(verdict.why))
 
 
 def became_of(verdict: Verdict) -> str:

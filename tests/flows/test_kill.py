@@ -23,17 +23,8 @@ ANSWERS = 5  # of the API, for sixty videos: the channel, two pages of its list,
 PAGES = 2  # of the list, after the channel; until all are marked as read, they are read anew
 
 DATA = ["listing", "videos", "thumbnails", "looks", "alike", "splits", "assignment", "pairs"]
-DATA += [
-    "examples",
-    "features",
-    "training",
-    "saving",
-    "evaluation",
-    "cards",
-    "registry",
-    "promotion",
-]
-DATA += ["report", "index"]
+DATA += ["examples", "features", "training", "saving", "evaluation", "cards", "registry"]
+DATA += ["promotion", "report", "index"]
 RESULTS = ["fetch-videos", "fetch-thumbnails", "find-near-duplicates", "split-videos"]
 RESULTS += [
     "mine-negatives",

@@ -34,7 +34,7 @@ from thumbtune.reporting.figures import (
 from thumbtune.reporting.insights import Pair, best, mismatched, slices, together
 from thumbtune.reporting.views import FitAndViews, fit_and_views
 from thumbtune.store.workspace import Table, Workspace, fingerprint
-from thumbtune.text.escaping import for_spreadsheet
+from thumbtune.text.escaping import for_spreadsheet, without_code
 
 logger = logging.getLogger(__name__)
 
@@ -229,13 +229,15 @@ def parameter_table(parameters: TrainParameters) -> list[dict[str, str]]:
 
 def html_templates(package: str) -> Environment:
     """The templates of a package; every value that they show is escaped."""
-    return Environment(
+    environment = Environment(
         loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["without_code"] = without_code
+    return environment
 
 
 def report_html(

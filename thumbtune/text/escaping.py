@@ -48,6 +48,11 @@ def for_markdown(text: str) -> str:
     return re.sub(r"^(\d{0,9})([-+=.)](?![^\s=-]))", r"\1\\\2", line)  # a list, a line, a heading
 
 
+def without_code(text: str) -> str:
+    """Words in backticks as bare words, for where no Markdown is read."""
+    return text.replace("`", "")
+
+
 def as_code(text: str) -> str:
     """Text as Markdown's code: between more backticks than it has in a row."""
     line = _on_one_line(text)
