@@ -20,8 +20,9 @@ from thumbtune.clip.towers import plan_of
 from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.thumbnails import Example, load_image
 from thumbtune.flows.train_flow import train
-from thumbtune.learning.candidates import Candidate, Pooled, begin, end_of
+from thumbtune.learning.candidates import Candidate, begin
 from thumbtune.learning.closed_form import ClosedForm, Maps, Whitened, maps_of
+from thumbtune.learning.pooled import Pooled, end_of
 from thumbtune.learning.training import fine_tune
 from thumbtune.parameters import AUTO, EvaluationParameters, TrainingParameters
 from thumbtune.store.shared_files import Listing
@@ -50,7 +51,7 @@ def begun(
     head, _ = head_of(workspace, model, rows)
     pooled, end = Pooled.of(head, rows), end_of(head)
     chosen = ClosedForm(ridge=0.3, prior=0.2)
-    maps = Whitened(pooled.moments, maps_of(end).maps, end.lowered).solve(chosen)
+    maps = Whitened(pooled.outputs, maps_of(end).maps, end.lowered).solve(chosen)
     begin(head, Candidate(name="it", start=chosen), rows)
     model.save_pretrained(str(folder / "saved"), create_model_card=False)
     return model, pooled, maps

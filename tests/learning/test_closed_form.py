@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
@@ -16,9 +15,10 @@ from thumbtune.clip.ends import KINDS
 from thumbtune.clip.features import head_of
 from thumbtune.clip.freezing import freeze
 from thumbtune.data.thumbnails import load_image
-from thumbtune.learning.candidates import Candidate, Pooled, begin, end_of
-from thumbtune.learning.closed_form import ClosedForm, Moments, Whitened, maps_of
+from thumbtune.learning.candidates import Candidate, begin
+from thumbtune.learning.closed_form import ClosedForm, Whitened, maps_of
 from thumbtune.learning.full_batches import FullBatches, train_on_all
+from thumbtune.learning.pooled import Pooled, end_of
 from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Workspace
 
@@ -66,7 +66,7 @@ def test_maps_are_those_of_the_algebra_written_with_matrix_roots(
 ) -> None:
     images, texts, projections = drawn(40, widths, 4, seed)
     chosen = ClosedForm(ridge=ridge, prior=prior)
-    maps = Whitened(Moments.of(images, texts), projections).solve(chosen)
+    maps = Whitened({"image": images, "text": texts}, projections).solve(chosen)
     form = maps.maps["image"].T @ maps.maps["text"]
     expected = as_written(images, texts, projections, ridge, prior)
     assert np.allclose(form, expected, atol=1e-6 * np.abs(expected).max() + 1e-9)
@@ -75,7 +75,7 @@ def test_maps_are_those_of_the_algebra_written_with_matrix_roots(
 
 def test_with_the_whole_weight_on_the_prior_pairs_are_ranked_as_the_untouched_model_does() -> None:
     images, texts, projections = drawn(30, (8, 6), 5, 0)
-    whole = Whitened(Moments.of(images, texts), projections)
+    whole = Whitened({"image": images, "text": texts}, projections)
     maps = whole.solve(ClosedForm(ridge=0.1, prior=1))
     ours = maps.maps["image"].T @ maps.maps["text"]
     before = projections["image"].T @ projections["text"]
@@ -85,15 +85,9 @@ def test_with_the_whole_weight_on_the_prior_pairs_are_ranked_as_the_untouched_mo
 def test_fewer_pairs_than_directions_and_equal_pictures_give_finite_maps() -> None:
     images, texts, projections = drawn(3, (16, 12), 8, 0)
     for some in (images, np.repeat(images[:1], 3, axis=0)):
-        maps = Whitened(Moments.of(some, texts), projections).solve(ClosedForm(ridge=0.1, prior=0))
+        white = Whitened({"image": some, "text": texts}, projections)
+        maps = white.solve(ClosedForm(ridge=0.1, prior=0))
         assert all(np.isfinite(maps.maps[kind]).all() for kind in KINDS)
-
-
-def test_moments_of_parts_add_up_to_those_of_the_whole() -> None:
-    images, texts, _ = drawn(20, (5, 4), 3, 0)
-    parts = [Moments.of(images[a:b], texts[a:b]) for a, b in ((0, 7), (7, 8), (8, 20))]
-    for ours, whole in zip(Moments.total(parts), Moments.of(images, texts), strict=True):
-        assert np.allclose(ours, whole)
 
 
 def base_model(tmp_path: Path, which: str) -> str:
@@ -111,10 +105,10 @@ def test_the_saved_model_is_an_ordinary_clip_with_the_cosines_of_the_algebra(
     head, _ = head_of(workspace, model, rows)
     pooled = Pooled.of(head, rows)
     chosen = ClosedForm(ridge=0.3, prior=0.2)
-    maps = Whitened(pooled.moments, maps_of(end_of(head)).maps).solve(chosen)
+    maps = Whitened(pooled.outputs, maps_of(end_of(head)).maps).solve(chosen)
     steps = FullBatches(steps=5, pace=0.01) if polished else None
     if steps:
-        maps = train_on_all(maps, pooled.outputs, pooled.texts, steps)
+        (maps,) = train_on_all([maps], [pooled], steps)
     begin(head, Candidate(name="it", start=chosen, full_batches=steps), rows)
     model.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
 
@@ -126,26 +120,3 @@ def test_the_saved_model_is_an_ordinary_clip_with_the_cosines_of_the_algebra(
     images, texts = (maps.embed(kind, pooled.outputs[kind][:12]) for kind in KINDS)
     lengths = np.outer(np.linalg.norm(images, axis=1), np.linalg.norm(texts, axis=1))
     assert np.abs(got - images @ texts.T / lengths).max() < 1e-5
-
-
-def test_full_batches_lower_clips_own_loss_and_leave_equal_titles_alone() -> None:
-    images, texts, projections = drawn(24, (8, 6), 5, 1)
-    numbers = np.arange(24)
-    numbers[1] = 0  # of equal title
-    maps = Whitened(Moments.of(images, texts), projections).solve(ClosedForm(ridge=1, prior=0.9))
-    pooled = dict(zip(KINDS, (images, texts), strict=True))
-
-    def loss(trained) -> float:
-        vectors = [
-            torch.nn.functional.normalize(torch.tensor(trained.embed(kind, pooled[kind])))
-            for kind in KINDS
-        ]
-        scores = 20 * vectors[0] @ vectors[1].T
-        scores[0, 1] = scores[1, 0] = float("-inf")
-        own = torch.arange(24)
-        entropy = torch.nn.functional.cross_entropy
-        return float(entropy(scores, own) + entropy(scores.T, own)) / 2
-
-    after = train_on_all(maps, pooled, numbers, FullBatches(steps=60, pace=0.01))
-    assert loss(after) < 0.8 * loss(maps)
-    assert np.array_equal(after.means["image"], maps.means["image"])

@@ -1,33 +1,16 @@
 """Candidates: what may be done to a channel's CLIP, and one of them done to stored features."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
 
-from thumbtune.clip.ends import KINDS, Kind
-from thumbtune.clip.features import image_key, reads_features, title_key
-from thumbtune.clip.head import Head
+from thumbtune.clip.features import reads_features
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.closed_form import (
-    ClosedForm,
-    Matrix,
-    Moments,
-    Whitened,
-    fold,
-    maps_of,
-)
+from thumbtune.learning.closed_form import ClosedForm, Whitened, fold, maps_of
 from thumbtune.learning.full_batches import FullBatches, train_on_all
+from thumbtune.learning.pooled import Pooled, end_of
 from thumbtune.parameters import NegativesParameters, TrainingParameters
-from thumbtune.text.titles import number_titles
-
-AT_ONCE = 1024
-"""Inputs that pass through the end of a tower together."""
 
 
 class Recipe(BaseModel):
@@ -89,50 +72,6 @@ def article_candidate(base: Recipe) -> Candidate:
     return Candidate(name="the article's recipe", recipe=recipe)
 
 
-class Pooled(NamedTuple):
-    """What enters the projections of the untouched model, of some videos."""
-
-    outputs: dict[Kind, Matrix]
-    """Shape (videos, width) each."""
-    texts: NDArray[np.intp]
-    """Number of each video's title, equal for equal titles, shape (videos,)."""
-
-    @classmethod
-    def of(cls, head: SentenceTransformer, examples: Sequence[Example]) -> Self:
-        """Of examples, by a head on their stored features."""
-        keys = {
-            "image": [image_key(example) for example in examples],
-            "text": [title_key(example.title) for example in examples],
-        }
-        end = end_of(head)
-        outputs = {kind: pooled_of(end, keys[kind]).cpu().double().numpy() for kind in KINDS}
-        return cls(outputs, number_titles([example.title for example in examples]))
-
-    def some(self, rows: NDArray[np.intp]) -> Self:
-        """Those of some rows."""
-        outputs = {kind: values[rows] for kind, values in self.outputs.items()}
-        return self._replace(outputs=outputs, texts=self.texts[rows])
-
-    @property
-    def moments(self) -> Moments:
-        """Of all videos."""
-        return Moments.of(self.outputs["image"], self.outputs["text"])
-
-
-@torch.no_grad()
-def pooled_of(head: Head, keys: Sequence[str]) -> Tensor:
-    """What enters a projection, of the features of keys, shape (keys, width)."""
-    starts = range(0, len(keys), AT_ONCE)
-    return torch.cat([head.pooled(head.preprocess(keys[a : a + AT_ONCE])) for a in starts])
-
-
-def end_of(model: SentenceTransformer) -> Head:
-    """The module of a head on stored features."""
-    head = model[0]
-    assert isinstance(head, Head)
-    return head
-
-
 def begin(model: SentenceTransformer, candidate: Candidate, learned: Sequence[Example]) -> None:
     """Do all of a candidate that goes before the Trainer to a head on stored features, in place."""
     if candidate.start or candidate.full_batches:
@@ -140,9 +79,9 @@ def begin(model: SentenceTransformer, candidate: Candidate, learned: Sequence[Ex
         pooled = Pooled.of(model, learned)
         maps = maps_of(head)
         if candidate.start:
-            maps = Whitened(pooled.moments, maps.maps, head.lowered).solve(candidate.start)
+            maps = Whitened(pooled.outputs, maps.maps, head.lowered).solve(candidate.start)
         if candidate.full_batches:
-            maps = train_on_all(maps, pooled.outputs, pooled.texts, candidate.full_batches)
+            (maps,) = train_on_all([maps], [pooled], candidate.full_batches)
         fold(maps, head)
 
 

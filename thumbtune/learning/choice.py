@@ -7,7 +7,7 @@ takes only K (K + 1) / 2 trainings of a candidate.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -23,16 +23,16 @@ from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import (
     UNTOUCHED,
     Candidate,
-    Pooled,
     article_candidate,
-    end_of,
     given_candidate,
     has_maps_to_train,
 )
-from thumbtune.learning.closed_form import ClosedForm, Maps, Moments, Whitened, maps_of
+from thumbtune.learning.closed_form import ClosedForm, Maps, Whitened, maps_of
 from thumbtune.learning.evaluation import Embedded, NotFiniteError, embed_videos
 from thumbtune.learning.full_batches import FullBatches, train_on_all
+from thumbtune.learning.grid import best_form
 from thumbtune.learning.intervals import design_effect
+from thumbtune.learning.pooled import Pooled, end_of
 from thumbtune.learning.recipes import RecipeTrainer
 from thumbtune.metrics import PRIMARY, described
 from thumbtune.progress import progress
@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 PRIORS = (0.0, 0.2, 0.5, 0.8, 0.95)
 """With few pairs, or a CLIP that knows such pictures, the prior should weigh much."""
+FORMS = [ClosedForm(ridge=ridge, prior=prior) for ridge, prior in product(RIDGES, PRIORS)]
 
 FROM_UNTOUCHED = FullBatches(steps=50, pace=0.02)
 FROM_CLOSED_FORM = FullBatches(steps=30, pace=0.007)
@@ -107,29 +108,22 @@ class Learner:
     ) -> None:
         self.trainer, self.examples, self.folds, self.others = trainer, examples, folds, others
         self.numbers = list(range(int(folds.max()) + 1))
+        trainer.do(UNTOUCHED, examples)  # it has one head, which another may have trained
         self.pooled = Pooled.of(trainer.head, examples)
-        self.moments = [self.pooled.some(self._rows(fold)).moments for fold in self.numbers]
         self.untouched = maps_of(end_of(trainer.head))
         self.lowered = end_of(trainer.head).lowered
         self.trains = has_maps_to_train(trainer.head)
-        self._whitened: dict[Out, Whitened] = {}
+        self._solved: dict[tuple[ClosedForm, Out], Maps] = {}
         self._gains: dict[tuple[Candidate, Out], NDArray[np.float64]] = {}
 
-    def candidates(self, out: Out) -> list[list[Candidate]]:
-        """What is tried with some folds left out: kinds of candidates, of each the best counts.
-
-        What goes on from the closed form does so from its best.
-        """
-        given = given_candidate(self.trainer.base)
-        kinds = [[UNTOUCHED], [given], *([other] for other in self.others)]
+    def candidates(self, out: Out) -> list[Candidate]:
+        """What is tried with some folds left out, of the closed form its best ridge and prior."""
+        candidates = [UNTOUCHED, given_candidate(self.trainer.base), *self.others]
         if not self.trains:
-            return kinds
-        forms = [
-            Candidate(name="closed form", start=ClosedForm(ridge=ridge, prior=prior))
-            for ridge, prior in product(RIDGES, PRIORS)
-        ]
-        start = max(forms, key=partial(self.mrr, out=out)).start
-        kinds.append(forms)
+            return candidates
+        known, folds = self._known(out), self.folds[self._learned(out)]
+        start = best_form(FORMS, known, folds, self.untouched, self.lowered)
+        candidates.append(Candidate(name="closed form", start=start))
         if len(self.examples) <= MOST_AT_ONCE:
             polished = Candidate(
                 name="closed form, then the ranking loss",
@@ -137,20 +131,15 @@ class Learner:
                 full_batches=FROM_CLOSED_FORM,
             )
             full = Candidate(name="the ranking loss on full batches", full_batches=FROM_UNTOUCHED)
-            kinds += [[polished], [full]]
-        return kinds
+            candidates += [polished, full]
+        return candidates
 
     def choose(self, out: Out = frozenset()) -> Choice:
         """Choose by the folds that are not left out; nothing of the others is looked at.
 
         The untouched model is taken unless the best one beats it by more than a standard error.
         """
-        tried = []
-        for kind in self.candidates(out):
-            best = max(kind, key=partial(self.mrr, out=out))
-            above, error = self._above_untouched(best, out)
-            score = self.mrr(best, out=out)
-            tried.append(Tried(candidate=best, mrr=score, above=above, error=error))
+        tried = [self._tried(candidate, out) for candidate in self.candidates(out)]
         best_of_all = max(tried, key=lambda each: each.mrr)
         if best_of_all.above > best_of_all.error:
             why = f"does best in {len(self.numbers) - len(out)} folds"
@@ -178,54 +167,49 @@ class Learner:
             chosen=self._assembled(taken),
         )
 
-    def mrr(self, candidate: Candidate, out: Out) -> float:
-        """Mean over the videos of the folds that are not left out."""
-        return float(self._all_gains(candidate, out).mean())
-
-    def _above_untouched(self, candidate: Candidate, out: Out) -> tuple[float, float]:
-        difference = self._all_gains(candidate, out) - self._all_gains(UNTOUCHED, out)
+    def _tried(self, candidate: Candidate, out: Out) -> Tried:
+        """On the videos of the folds that are not left out."""
+        gains = self._all_gains(candidate, out)
+        difference = gains - self._all_gains(UNTOUCHED, out)
         groups = number_groups(self._some(np.flatnonzero(self._learned(out))))
         effect = design_effect(difference, groups)
         error = np.sqrt(difference.var(ddof=1) / len(difference) * effect)
-        return float(difference.mean()), float(error)
+        above = float(difference.mean())
+        return Tried(candidate=candidate, mrr=gains.mean(), above=above, error=error)
 
     def _all_gains(self, candidate: Candidate, out: Out) -> NDArray[np.float64]:
         """Of each video that is not left out, by the model that left out its fold too."""
+        without = frozenset() if candidate.changes_nothing else out
+        outs = {fold: without | {fold} for fold in self.numbers if fold not in out}
+        self._learn(candidate, [o for o in outs.values() if (candidate, o) not in self._gains])
         gains = np.zeros(len(self.examples))
-        for fold in self.numbers:
-            if fold not in out:
-                gains[self._rows(fold)] = self._gains_on(candidate, out | {fold}, fold)
+        for fold, each in outs.items():
+            gains[self._rows(fold)] = self._gains[candidate, each][self._rows(fold)]
         return gains[self._learned(out)]
 
-    def _gains_on(self, candidate: Candidate, out: Out, fold: int) -> NDArray[np.float64]:
-        """What each video of a fold gains by a candidate that has learned without some folds."""
-        if candidate.changes_nothing:
-            out = frozenset({fold})
-        if (candidate, out) not in self._gains:
-            self._learn(candidate, out)
-        gains = self._gains[candidate, out]
-        return gains[self._rows(fold)]
+    def _learn(self, candidate: Candidate, outs: Sequence[Out]) -> None:
+        """Keep the gains of the folds that were left out each time, in the places of their videos.
 
-    def _learn(self, candidate: Candidate, out: Out) -> None:
-        """Keep the gains of the folds that were left out, in the places of their videos."""
+        A Trainer's recipe changes the one head that there is, so it is scored before the next.
+        """
+        if candidate.recipe is None:
+            for out, maps in zip(outs, self._maps(candidate, outs), strict=True):
+                self._score(candidate, out, partial(self._by, maps))
+        else:
+            for out in outs:
+                model = self._trained(candidate, out)
+                self._score(candidate, out, partial(self._by_model, model))
+
+    def _score(self, candidate: Candidate, out: Out, embed: Callable[[int], Embedded]) -> None:
         gains = np.zeros(len(self.examples))
         try:
-            for fold, embedded in self._embedded(candidate, out).items():
+            for fold in out:
                 texts = self.pooled.texts[self._rows(fold)]
-                rank = embedded.rankings(texts, None)[""].rank
+                rank = embed(fold).rankings(texts, None)[""].rank
                 gains[self._rows(fold)] = described(PRIMARY).metric.gain(rank)
         except NotFiniteError:  # diverged
             logger.warning("%s diverges", candidate.told)
         self._gains[candidate, out] = gains
-
-    def _embedded(self, candidate: Candidate, out: Out) -> dict[int, Embedded]:
-        """Fold that was left out → its videos, embedded."""
-        if candidate.recipe is None:
-            maps = self._maps(candidate, out)
-            return {fold: self._by(maps, fold) for fold in out}
-        model = self._trained(candidate, out)
-        workspace = self.trainer.workspace
-        return {fold: embed_videos(model, workspace, self._some(self._rows(fold))) for fold in out}
 
     def _trained(self, candidate: Candidate, out: Out) -> SentenceTransformer:
         """With negatives that are mined among the rows that are learned from."""
@@ -238,33 +222,37 @@ class Learner:
             rows = self.trainer.with_negatives(of_train, negatives)
         return self.trainer.do(candidate, rows)
 
-    def _maps(self, candidate: Candidate, out: Out) -> Maps:
-        maps = self.untouched
+    def _maps(self, candidate: Candidate, outs: Sequence[Out]) -> list[Maps]:
+        maps = [self.untouched] * len(outs)
         if candidate.start:
-            maps = self._white(out).solve(candidate.start)
-        if candidate.full_batches:
-            learned = self.pooled.some(np.flatnonzero(self._learned(out)))
-            maps = train_on_all(maps, learned.outputs, learned.texts, candidate.full_batches)
+            maps = [self._closed_form(candidate.start, out) for out in outs]
+        if candidate.full_batches and outs:
+            maps = train_on_all(maps, [self._known(out) for out in outs], candidate.full_batches)
         return maps
 
-    def _white(self, out: Out) -> Whitened:
-        if out not in self._whitened:
-            kept = [part for fold, part in enumerate(self.moments) if fold not in out]
-            self._whitened[out] = Whitened(Moments.total(kept), self.untouched.maps, self.lowered)
-        return self._whitened[out]
+    def _closed_form(self, form: ClosedForm, out: Out) -> Maps:
+        if (form, out) not in self._solved:
+            white = Whitened(self._known(out).outputs, self.untouched.maps, self.lowered)
+            self._solved[form, out] = white.solve(form)
+        return self._solved[form, out]
+
+    def _known(self, out: Out) -> Pooled:
+        return self.pooled.some(np.flatnonzero(self._learned(out)))
 
     def _by(self, maps: Maps, fold: int) -> Embedded:
         outputs = self.pooled.some(self._rows(fold)).outputs
         images, titles = (_unit(maps.embed(kind, outputs[kind])) for kind in KINDS)
         return Embedded(images, titles)
 
+    def _by_model(self, model: SentenceTransformer, fold: int) -> Embedded:
+        return embed_videos(model, self.trainer.workspace, self._some(self._rows(fold)))
+
     def _assembled(self, candidates: Sequence[Candidate]) -> Embedded:
         """All videos, those of each fold by its candidate, which has learned from all others."""
-        workspace = self.trainer.workspace
-        parts = []
-        for fold, candidate in zip(self.numbers, candidates, strict=True):
-            model = self._trained(candidate, frozenset({fold}))
-            parts.append(embed_videos(model, workspace, self._some(self._rows(fold))))
+        parts = [
+            self._by_model(self._trained(candidate, frozenset({fold})), fold)
+            for fold, candidate in zip(self.numbers, candidates, strict=True)
+        ]
         back = np.argsort(np.concatenate([self._rows(fold) for fold in self.numbers]))
         return Embedded.joined(parts, back)
 

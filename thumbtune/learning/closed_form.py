@@ -6,19 +6,18 @@ tell hundreds of directions, so the covariances get a ridge, and the cross-covar
 what the untouched projections hold to be alike.
 """
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple, Self
+from collections.abc import Collection
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.linalg import multi_dot
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.clip.head import Head
-
-Matrix = NDArray[np.float64]
+from thumbtune.learning.pooled import Matrix
 
 FAINT = 1e-6
 """Singular values below this share of the largest are rounding: eigenvalues of squares have half of
@@ -34,31 +33,6 @@ class ClosedForm(BaseModel):
     """Added to the variances, in shares of their mean."""
     prior: float = Field(ge=0, le=1)
     """Weight of the untouched projections against what the pairs tell."""
-
-
-class Moments(NamedTuple):
-    """Sums over pairs of pooled outputs; those of two sets add up to those of both."""
-
-    pairs: int
-    images: Matrix
-    """Sum of the pictures' vectors, shape (width of images,)."""
-    texts: Matrix
-    image_products: Matrix
-    """Sum of outer products, shape (width of images, width of images)."""
-    text_products: Matrix
-    cross_products: Matrix
-    """Shape (width of images, width of texts)."""
-
-    @classmethod
-    def of(cls, images: Matrix, texts: Matrix) -> Self:
-        """Of pairs: images, shape (pairs, width of images), and texts, of its own width."""
-        sums = images.sum(axis=0), texts.sum(axis=0)
-        return cls(len(images), *sums, images.T @ images, texts.T @ texts, images.T @ texts)
-
-    @classmethod
-    def total(cls, parts: Sequence[Self]) -> Self:
-        """Of the pairs of several sets."""
-        return cls(*(sum(values) for values in zip(*parts, strict=True)))
 
 
 class Maps(NamedTuple):
@@ -78,38 +52,34 @@ class Whitened:
     """Pairs in the directions of their covariances, from which maps follow for any ridge and prior.
 
     Args:
-        moments: of the pairs that are learned from.
+        pooled: what is learned from, shape (pairs, width) each.
         projections: of the untouched model, shape (dimensions, width) each.
         centred: the kinds whose mean is subtracted; a model may have no place for that.
+        widths: of the whole space where all this is in coordinates of a part of it.
     """
 
     def __init__(
         self,
-        moments: Moments,
+        pooled: dict[Kind, Matrix],
         projections: dict[Kind, Matrix],
         centred: Collection[Kind] = KINDS,
+        widths: dict[Kind, int] | None = None,
     ) -> None:
-        pairs = moments.pairs
-        image, text = moments.images / pairs, moments.texts / pairs
         self.dimensions = len(projections["image"])
+        self.widths = widths or {kind: values.shape[1] for kind, values in pooled.items()}
         self.means: dict[Kind, Matrix] = {
-            kind: mean if kind in centred else np.zeros_like(mean)
-            for kind, mean in zip(KINDS, (image, text), strict=True)
+            kind: values.mean(axis=0) * (kind in centred) for kind, values in pooled.items()
         }
+        moved = {kind: pooled[kind] - self.means[kind] for kind in KINDS}
         self.variances: dict[Kind, Matrix] = {}
         self.axes: dict[Kind, Matrix] = {}
-        a, b = self.means["image"], self.means["text"]
-        covariances = (
-            _about(moments.image_products / pairs, image, image, a, a),
-            _about(moments.text_products / pairs, text, text, b, b),
-        )
-        for kind, covariance in zip(KINDS, covariances, strict=True):
-            variances, self.axes[kind] = np.linalg.eigh(covariance)
-            self.variances[kind] = variances.clip(min=0)
-        cross = _about(moments.cross_products / pairs, image, text, a, b)
-        self.cross = self.axes["image"].T @ cross @ self.axes["text"]
-        untouched = projections["image"].T @ projections["text"]
-        self.prior = self.axes["image"].T @ untouched @ self.axes["text"]
+        for kind, values in moved.items():
+            self.variances[kind], self.axes[kind] = _principal(values)
+        sides = self.axes["image"].T, self.axes["text"]
+        cross = moved["image"].T, moved["text"] / len(moved["text"])
+        self.cross = multi_dot([sides[0], *cross, sides[1]])
+        untouched = projections["image"].T, projections["text"]
+        self.prior = multi_dot([sides[0], *untouched, sides[1]])
 
     def solve(self, chosen: ClosedForm) -> Maps:
         """The maps; with the whole weight on the prior, the untouched cosines but for the means.
@@ -118,7 +88,7 @@ class Whitened:
         untouched W and V, scaled to the norm of M; of (1 - γ) M + γ Z = U S V' the maps are
         √S U' P and √S V' Q.
         """
-        image, text = (self._whitener(kind, chosen.ridge) for kind in KINDS)
+        image, text = (self.whitener(kind, chosen.ridge) for kind in KINDS)
         told = image[:, None] * self.cross * text
         before = self.prior / image[:, None] / text
         before *= np.linalg.norm(told) / (np.linalg.norm(before) or 1.0)
@@ -130,22 +100,25 @@ class Whitened:
         }
         return Maps(self.means, maps)
 
-    def _whitener(self, kind: Kind, ridge: float) -> Matrix:
-        variances = self.variances[kind]
-        floor = ridge * (variances.mean() or 1.0)  # of a single picture there is no variance
-        whitener: Matrix = (variances + floor) ** -0.5
+    def whitener(self, kind: Kind, ridge: float) -> Matrix:
+        """What each direction is multiplied by, shape (width,)."""
+        whitener: Matrix = (self.variances[kind] + self.floor(kind, ridge)) ** -0.5
         return whitener
 
+    def floor(self, kind: Kind, ridge: float) -> float:
+        """What the ridge adds to each variance."""
+        mean = float(self.variances[kind].sum()) / self.widths[kind]
+        return ridge * (mean or 1.0)  # of a single picture there is no variance
 
-def _about(products: Matrix, x: Matrix, y: Matrix, a: Matrix, b: Matrix) -> Matrix:
-    """Mean of the outer products of X - a and Y - b.
 
-    Args:
-        products: mean of those of X and Y.
-        x, y: the means of X and Y.
-    """
-    moved: Matrix = products - np.outer(a, y) - np.outer(x, b) + np.outer(a, b)
-    return moved
+def _principal(values: Matrix) -> tuple[Matrix, Matrix]:
+    """Variances about zero, shape (width,), and their directions as columns, all of the space's."""
+    pairs, width = values.shape
+    if pairs < width:  # thrice as fast as the eigenvectors of their covariance
+        _, deviations, axes = np.linalg.svd(values)
+        return np.pad(deviations**2 / pairs, (0, width - pairs)), axes.T
+    variances, axes = np.linalg.eigh(values.T @ values / pairs)
+    return variances.clip(min=0), axes
 
 
 def _singular(matrix: Matrix, most: int) -> tuple[Matrix, Matrix, Matrix]:

@@ -17,9 +17,10 @@ from thumbtune.clip.towers import Precision
 from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.candidates import Candidate, Recipe, article_candidate, begin, end_of
+from thumbtune.learning.candidates import Candidate, Recipe, article_candidate, begin
 from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_titles
 from thumbtune.learning.pairing import pair_by_clip, with_negatives_of
+from thumbtune.learning.pooled import end_of
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
 from thumbtune.learning.without_trainer import (

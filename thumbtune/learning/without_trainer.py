@@ -18,9 +18,9 @@ from thumbtune.clip.features import reads_features
 from thumbtune.clip.head import Head
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.batches import SAMPLERS
-from thumbtune.learning.candidates import end_of, pooled_of
 from thumbtune.learning.columns import feature_dataset
 from thumbtune.learning.loss import ranking_loss
+from thumbtune.learning.pooled import end_of, pooled_of
 from thumbtune.learning.weights import interpolate, set_parameters, trainable_parameters
 from thumbtune.parameters import TrainingParameters
 
