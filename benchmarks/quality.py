@@ -10,8 +10,9 @@ Random partitions of a channel: three tenths are test, from the rest learns, fro
 What belongs together (equal titles, nearly the same pictures) is on one side. Mean Recall@1 and MRR
 on test, the difference of auto to the others with its 95 % interval (Student's t of the partitions'
 differences, widened since partitions share videos: Nadeau and Bengio 2003), and the seconds of a
-choice. `--promotion` prints what rules
-make of challengers that are worse, `--interval` how wide the figure of 76 videos is; in markdown.
+choice. `--promotion` prints what rules make of challengers that are worse, `--interval` how wide
+the figure of 76 videos is, `--seconds` how long a choice takes at the widths of real CLIPs; in
+markdown.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -42,16 +44,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--promotion", action="store_true")
     parser.add_argument("--interval", action="store_true")
+    parser.add_argument("--seconds", action="store_true")
     parser.add_argument("--quick", action="store_true", help="little of all, to see that it runs")
     options = parser.parse_args()
     if options.quick:
         options.pairs, options.partitions, options.sweeps, options.trials = [40], 2, 1, 2
-        options.promotion = options.interval = True
+        options.promotion = options.interval = options.seconds = True
     sys.path.insert(0, str(ROOT))  # `benchmarks` is not installed
     options.channel = options.channel or [ROOT / "sample" / "channel"]
-    print_recipes(options)
+    if options.partitions:
+        print_recipes(options)
     if options.interval:
         print_intervals(options)
+    if options.seconds:
+        print_seconds(options.channel, options.pairs)
     if options.promotion:
         print_promotions(50 if options.quick else 1000)
 
@@ -253,6 +259,41 @@ def widths_of(channel: Path, base: str, seed: int) -> list[list[float]]:
         [high - low for low, high in (each.intervals[name] for name in ("Recall@1", "MRR"))]
         for each in (held_out, folded)
     ]
+
+
+def print_seconds(channels: list[Path], pairs: list[int]) -> None:
+    """CPU seconds of a choice, and of a cross-fit that follows it, with all features stored.
+
+    The CLIPs have random weights and towers of one layer: what they choose means nothing.
+    """
+    from benchmarks.shapes import SHAPES, save_clip
+
+    print("\n| widths of | channel | pairs | choice | cross-fit |")
+    print("| --- | --- | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as scratch:
+        for shape in SHAPES:
+            base = save_clip(Path(scratch) / shape.replace("/", "-"), shape, layers=1)
+            for channel, count in product(channels, pairs):
+                rows = drawn(channel, count, 0)
+                told = " | ".join(f"{s:.1f} s" for s in seconds_of(str(base), rows, scratch))
+                print(f"| {shape} | {channel.resolve().name} | {len(rows)} | {told} |", flush=True)
+
+
+def seconds_of(base: str, rows: list, scratch: str) -> tuple[float, float]:
+    """Of a choice and of a cross-fit, by one thread."""
+    from threadpoolctl import threadpool_limits
+
+    from thumbtune.data.splits import fold_numbers
+    from thumbtune.learning.choice import Learner
+
+    trainer = trainer_on(base, rows, Path(scratch), 0)
+    with threadpool_limits(1):
+        learner = Learner(trainer, rows, fold_numbers(rows, 0))
+        began = time.process_time()
+        learner.choose()
+        chosen = time.process_time()
+        learner.cross_fit()
+        return chosen - began, time.process_time() - chosen
 
 
 def print_promotions(trials: int) -> None:

@@ -40,7 +40,7 @@ def best_form(
         held_out, texts = folds == fold, known.texts[folds == fold]
         learned = Learned(span, ~held_out, centred)
         for place, form in enumerate(forms):
-            images, titles = learned.embedded(form, held_out)
+            images, titles = (v.astype(np.float32) for v in learned.embedded(form, held_out))
             gained[place] += gain(rank_candidates(images, titles, texts, texts).rank).sum()
     return forms[int(gained.argmax())]
 
