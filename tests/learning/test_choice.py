@@ -180,3 +180,13 @@ def test_a_large_channel_tries_no_full_batches(
     monkeypatch.setattr(choices, "MOST_AT_ONCE", 59)
     made = learner(place, rows, fold_numbers(rows, 0)).choose()
     assert all(each.candidate.full_batches is None for each in made.tried)
+
+
+def test_a_choice_begins_with_the_untouched_model_whatever_was_trained_before(
+    place: Workspace, rows: list[Example]
+) -> None:
+    folds = fold_numbers(rows, 0)
+    fresh = learner(place, rows, folds).choose()
+    trainer = RecipeTrainer(place, find_model("sample"), None, rows, PARAMETERS, "float32")
+    trainer.do(CLOSED, rows)
+    assert Learner(trainer, rows, folds).choose() == fresh

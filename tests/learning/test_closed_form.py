@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from sentence_transformers import SentenceTransformer
 
+from tests.pooled_outputs import drawn
 from tests.small_channel import make_examples
 from tests.tiny_clip import save_tiny_clip
 from thumbtune.clip.ends import KINDS
@@ -21,21 +22,6 @@ from thumbtune.learning.full_batches import FullBatches, train_on_all
 from thumbtune.learning.pooled import Pooled, end_of
 from thumbtune.sample import MODEL
 from thumbtune.store.workspace import Workspace
-
-
-def drawn(pairs: int, widths: tuple[int, int], dimensions: int, seed: int) -> tuple:
-    """Pictures' and titles' pooled outputs with something in common, and two projections."""
-    draw = np.random.default_rng(seed)
-    common = draw.normal(size=(pairs, 3))
-    images, texts = (
-        common @ draw.normal(size=(3, width)) + draw.normal(size=(pairs, width)) + 1.5
-        for width in widths
-    )
-    projections = {
-        kind: draw.normal(size=(dimensions, width))
-        for kind, width in zip(KINDS, widths, strict=True)
-    }
-    return images, texts, projections
 
 
 def as_written(images, texts, projections, ridge: float, prior: float) -> np.ndarray:
@@ -64,18 +50,18 @@ def as_written(images, texts, projections, ridge: float, prior: float) -> np.nda
 def test_maps_are_those_of_the_algebra_written_with_matrix_roots(
     seed: int, widths: tuple[int, int], ridge: float, prior: float
 ) -> None:
-    images, texts, projections = drawn(40, widths, 4, seed)
+    outputs, projections = drawn(40, widths, 4, seed)
     chosen = ClosedForm(ridge=ridge, prior=prior)
-    maps = Whitened({"image": images, "text": texts}, projections).solve(chosen)
+    maps = Whitened(outputs, projections).solve(chosen)
     form = maps.maps["image"].T @ maps.maps["text"]
-    expected = as_written(images, texts, projections, ridge, prior)
+    expected = as_written(outputs["image"], outputs["text"], projections, ridge, prior)
     assert np.allclose(form, expected, atol=1e-6 * np.abs(expected).max() + 1e-9)
-    assert np.allclose(maps.means["image"], images.mean(axis=0))
+    assert np.allclose(maps.means["image"], outputs["image"].mean(axis=0))
 
 
 def test_with_the_whole_weight_on_the_prior_pairs_are_ranked_as_the_untouched_model_does() -> None:
-    images, texts, projections = drawn(30, (8, 6), 5, 0)
-    whole = Whitened({"image": images, "text": texts}, projections)
+    outputs, projections = drawn(30, (8, 6), 5, 0)
+    whole = Whitened(outputs, projections)
     maps = whole.solve(ClosedForm(ridge=0.1, prior=1))
     ours = maps.maps["image"].T @ maps.maps["text"]
     before = projections["image"].T @ projections["text"]
@@ -83,9 +69,10 @@ def test_with_the_whole_weight_on_the_prior_pairs_are_ranked_as_the_untouched_mo
 
 
 def test_fewer_pairs_than_directions_and_equal_pictures_give_finite_maps() -> None:
-    images, texts, projections = drawn(3, (16, 12), 8, 0)
-    for some in (images, np.repeat(images[:1], 3, axis=0)):
-        white = Whitened({"image": some, "text": texts}, projections)
+    outputs, projections = drawn(3, (16, 12), 8, 0)
+    pictures = outputs["image"]
+    for some in (pictures, np.repeat(pictures[:1], 3, axis=0)):
+        white = Whitened(outputs | {"image": some}, projections)
         maps = white.solve(ClosedForm(ridge=0.1, prior=0))
         assert all(np.isfinite(maps.maps[kind]).all() for kind in KINDS)
 

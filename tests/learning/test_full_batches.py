@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from tests.pooled_outputs import drawn
 from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.learning.closed_form import Maps
 from thumbtune.learning.full_batches import FullBatches, train_on_all
@@ -12,16 +13,9 @@ from thumbtune.learning.pooled import Pooled
 STEPS = FullBatches(steps=40, pace=0.01)
 
 
-def drawn(pairs: int, widths: tuple[int, int], seed: int) -> tuple[Maps, Pooled]:
-    """Maps into five dimensions, and pairs with something in common; two are of equal title."""
-    draw = np.random.default_rng(seed)
-    common = draw.normal(size=(pairs, 3))
-    outputs: dict[Kind, np.ndarray] = {}
-    maps: dict[Kind, np.ndarray] = {}
-    for kind, width in zip(KINDS, widths, strict=True):
-        noise = draw.normal(size=(pairs, width))
-        outputs[kind] = common @ draw.normal(size=(3, width)) + noise + 1.5
-        maps[kind] = draw.normal(size=(5, width))
+def training(pairs: int, widths: tuple[int, int], seed: int) -> tuple[Maps, Pooled]:
+    """Maps to begin with and pairs to learn from; two are of equal title."""
+    outputs, maps = drawn(pairs, widths, 5, seed)
     means = {kind: values.mean(axis=0) for kind, values in outputs.items()}
     return Maps(means, maps), Pooled(outputs, np.maximum(np.arange(pairs), 1))
 
@@ -57,7 +51,7 @@ def plain_adam(start: Maps, pooled: Pooled) -> dict[Kind, np.ndarray]:
 
 
 def test_of_as_many_pairs_as_directions_the_maps_are_adams_own() -> None:
-    start, pooled = drawn(24, (8, 6), 0)
+    start, pooled = training(24, (8, 6), 0)
     (trained,) = train_on_all([start], [pooled], STEPS)
     for kind, expected in plain_adam(start, pooled).items():
         moved = np.abs(expected - start.maps[kind]).max()
@@ -66,7 +60,7 @@ def test_of_as_many_pairs_as_directions_the_maps_are_adams_own() -> None:
 
 
 def test_of_fewer_pairs_the_loss_falls_as_far_and_nothing_moves_that_no_pair_tells_of() -> None:
-    start, pooled = drawn(12, (90, 70), 1)
+    start, pooled = training(12, (90, 70), 1)
     (trained,) = train_on_all([start], [pooled], STEPS)
     plain = start._replace(maps=plain_adam(start, pooled))
     begun, ours, theirs = (loss_of(maps, pooled) for maps in (start, trained, plain))
@@ -81,7 +75,7 @@ def test_of_fewer_pairs_the_loss_falls_as_far_and_nothing_moves_that_no_pair_tel
 
 
 def test_trainings_of_unequal_sizes_do_together_what_each_does_alone() -> None:
-    some = [drawn(24, (30, 9), 0), drawn(17, (30, 9), 1), drawn(8, (30, 9), 2)]
+    some = [training(24, (30, 9), 0), training(17, (30, 9), 1), training(8, (30, 9), 2)]
     starts, learned = zip(*some, strict=True)
     together = train_on_all(starts, learned, STEPS)
     for start, pooled, trained in zip(starts, learned, together, strict=True):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pooled_outputs import drawn
 from tests.small_channel import make_examples
 from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.clip.models import find_model
@@ -17,19 +18,6 @@ from thumbtune.learning.pooled import Pooled
 from thumbtune.learning.recipes import RecipeTrainer
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
-
-
-def drawn(videos: int, widths: tuple[int, int], dimensions: int, seed: int) -> tuple[Pooled, Maps]:
-    draw = np.random.default_rng(seed)
-    common = draw.normal(size=(videos, 3))
-    outputs: dict[Kind, np.ndarray] = {}
-    maps: dict[Kind, np.ndarray] = {}
-    for kind, width in zip(KINDS, widths, strict=True):
-        noise = draw.normal(size=(videos, width))
-        outputs[kind] = common @ draw.normal(size=(3, width)) + noise + 1.5
-        maps[kind] = draw.normal(size=(dimensions, width))
-    means = {kind: np.zeros(width) for kind, width in zip(KINDS, widths, strict=True)}
-    return Pooled(outputs, np.arange(videos)), Maps(means, maps)
 
 
 @given(
@@ -49,7 +37,9 @@ def test_products_are_those_of_the_solved_maps_and_titles_are_no_shorter(
     centred: tuple[Kind, ...],
 ) -> None:
     dimensions = min(dimensions, *widths)
-    known, untouched = drawn(videos, widths, dimensions, seed)
+    outputs, projections = drawn(videos, widths, dimensions, seed)
+    known = Pooled(outputs, np.arange(videos))
+    untouched = Maps({kind: values[0] for kind, values in outputs.items()}, projections)
     learned, held_out = np.arange(videos) % 4 != 0, np.arange(videos) % 4 == 0
     images, titles = Learned(Span(known, untouched), learned, centred).embedded(form, held_out)
 
