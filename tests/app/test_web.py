@@ -174,6 +174,15 @@ def give_pictures(page: Page, *pictures: Path) -> None:
     expect(thumbnails_in(page)).to_have_count(there + len(pictures))
 
 
+def wait_until_kept(page: Page, pictures: int) -> None:
+    """Until the tab has written down that so many pictures stand in the form."""
+    page.wait_for_function(
+        """pictures => Object.entries(sessionStorage).some(([key, value]) =>
+             key.endsWith(" asked") && (JSON.parse(value)[1] ?? []).length === pictures)""",
+        arg=pictures,
+    )
+
+
 def thumbnails_in(page: Page) -> Locator:
     return page.locator("#thumbnail .thumbnail-item")
 
@@ -387,8 +396,10 @@ def test_the_place_for_pictures_tells_that_it_is_one_whenever_it_is_empty(
     place = page.locator("#thumbnail")
     expect(place.get_by_text("Click to Upload")).to_be_visible()
     give_pictures(page, site.workspace.root / site.test_rows()[0].image)
+    wait_until_kept(page, 1)
     place.get_by_label("Clear").click()
     expect(place.get_by_text("Click to Upload")).to_be_visible()
+    wait_until_kept(page, 0)
     page.reload()
     expect(page.get_by_label("Title ideas")).to_be_visible()
     expect(place.get_by_text("Click to Upload")).to_be_visible()
