@@ -82,7 +82,7 @@ class Learned:
         p, q = (white.whitener(kind, form.ridge) for kind in KINDS)
         told, before = p[:, None] * white.cross * q, white.prior / p[:, None] / q
         reaching, square = self._beyond(form, p, q)
-        length = np.sqrt(np.square(before).sum() + square)
+        length = np.sqrt(max(np.square(before).sum() + square, 0.0))  # rounding may pass zero
         weight = form.prior * np.linalg.norm(told) / (length or 1.0)
         mixed = (1 - form.prior) * told + weight * before
         squares, axes = np.linalg.eigh(mixed.T @ mixed + weight**2 * reaching)
