@@ -48,6 +48,18 @@ class Maps(NamedTuple):
         return (pooled - self.means[kind]) @ self.maps[kind].T
 
 
+class Parts(NamedTuple):
+    """What the pairs tell and what was held before, whitened: M and Z of `Whitened.solve`."""
+
+    image: Matrix
+    """What each direction is multiplied by, shape (width,)."""
+    text: Matrix
+    told: Matrix
+    """Shape (width of images, width of texts)."""
+    before: Matrix
+    """Not scaled yet."""
+
+
 class Whitened:
     """Pairs in the directions of their covariances, from which maps follow for any ridge and prior.
 
@@ -88,9 +100,7 @@ class Whitened:
         untouched W and V, scaled to the norm of M; of (1 - γ) M + γ Z = U S V' the maps are
         √S U' P and √S V' Q.
         """
-        image, text = (self.whitener(kind, chosen.ridge) for kind in KINDS)
-        told = image[:, None] * self.cross * text
-        before = self.prior / image[:, None] / text
+        image, text, told, before = self.parts(chosen.ridge)
         before *= np.linalg.norm(told) / (np.linalg.norm(before) or 1.0)
         u, s, v = _singular((1 - chosen.prior) * told + chosen.prior * before, self.dimensions)
         roots = np.sqrt(s)
@@ -100,10 +110,11 @@ class Whitened:
         }
         return Maps(self.means, maps)
 
-    def whitener(self, kind: Kind, ridge: float) -> Matrix:
-        """What each direction is multiplied by, shape (width,)."""
-        whitener: Matrix = (self.variances[kind] + self.floor(kind, ridge)) ** -0.5
-        return whitener
+    def parts(self, ridge: float) -> Parts:
+        """With the whiteners of a ridge."""
+        image, text = ((self.variances[kind] + self.floor(kind, ridge)) ** -0.5 for kind in KINDS)
+        told = image[:, None] * self.cross * text
+        return Parts(image, text, told, self.prior / image[:, None] / text)
 
     def floor(self, kind: Kind, ridge: float) -> float:
         """What the ridge adds to each variance."""

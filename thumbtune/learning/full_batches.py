@@ -75,14 +75,14 @@ class _Side:
         ]
         self.starts = [start.maps[kind] for start in starts]
         self.bases = [_turned(span_of(each)) for each in inputs]
-        self.steps = [
+        steps = [
             np.sqrt(np.square(start).mean() * len(basis) / basis.shape[1])
             for start, basis in zip(self.starts, self.bases, strict=True)
         ]
         based = list(zip(inputs, self.starts, self.bases, strict=True))
         self.inputs = _stacked([each @ basis for each, _, basis in based]).float()
         self.begun = _stacked([start @ basis for _, start, basis in based]).float()
-        self.step = torch.tensor(self.steps, dtype=torch.float32)[:, None, None]
+        self.step = torch.tensor(steps, dtype=torch.float32)[:, None, None]
         self.moved = torch.zeros_like(self.begun, requires_grad=True)
         """In steps; Adam is blind to the scale of a gradient."""
 

@@ -79,8 +79,7 @@ class Learned:
     def embedded(self, form: ClosedForm, rows: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
         """Pictures of any length and titles of length 1, shape (rows, directions) each."""
         white = self.white
-        p, q = (white.whitener(kind, form.ridge) for kind in KINDS)
-        told, before = p[:, None] * white.cross * q, white.prior / p[:, None] / q
+        p, q, told, before = white.parts(form.ridge)
         reaching, square = self._beyond(form, p, q)
         length = np.sqrt(max(np.square(before).sum() + square, 0.0))  # rounding may pass zero
         weight = form.prior * np.linalg.norm(told) / (length or 1.0)
