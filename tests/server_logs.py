@@ -31,6 +31,11 @@ EXPLAINED = {
         "SQLite has one writer at a time; Prefect's client asks again, and its services come back "
         "in their next round. A round that never gets through shows in what it should have done."
     ),
+    r"(?s)\A[\w.]+ - Exception in ASGI application\n.*"
+    r"\(sqlite3\.OperationalError\) database is locked\n.*, in close_worker_channel\n.*"
+    r"^starlette\.websockets\.WebSocketDisconnect\s*\Z": (
+        "a worker's channel that such a lock closes when the worker is gone; it polls all the same"
+    ),
 }
 """What may be logged all the same, and why."""
 

@@ -93,6 +93,30 @@ def test_nor_is_a_moment_in_which_sqlite_has_another_writer(log: Path) -> None:
     assert len(faults(log)) == 1
 
 
+LEFT = (
+    LOCKED.replace(
+        "prefect.server - Encountered error during state validation",
+        "uvicorn.error - Exception in ASGI application",
+    )
+    + """
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "worker_channel.py", line 728, in close_worker_channel
+    await websocket.close(code=policy.websocket_code, reason=close_reason.value)
+starlette.websockets.WebSocketDisconnect
+"""
+)
+
+
+def test_nor_is_a_workers_channel_that_it_closes_when_the_worker_is_gone(log: Path) -> None:
+    log.write_text(LEFT)
+    assert faults(log) == []
+    for other in (LEFT + "KeyError: 'state'\n", LEFT.replace("close_worker_channel", "serve")):
+        log.write_text(other)
+        assert len(faults(log)) == 1
+
+
 def test_a_session_without_faults_passes(tmp_path: Path) -> None:
     logs = Logs(tmp_path)
     logs.new("worker").write_text(FAILED_RUN)

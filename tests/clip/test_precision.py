@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -141,23 +142,44 @@ def test_every_kind_of_model_can_be_quantised(
     assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.7
 
 
+@pytest.fixture(scope="module")
+def with_a_tower(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace that keeps the bundled CLIP's picture tower in int8."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("quantised") / "workspace")
+    head_of(workspace, sample(), make_examples(workspace, 40), "int8")
+    return workspace
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda content: content[:-5],
+    "changed": lambda content: bytes([content[0] ^ 1]) + content[1:],
+}
+
+
 @pytest.mark.parametrize("name", quantised.FILES)
-@pytest.mark.parametrize("damage", ["gone", "cut", "changed"])
-def test_a_damaged_quantised_tower_is_made_again(
-    workspace: Workspace, examples: list[Example], name: str, damage: str
+@pytest.mark.parametrize("damage", ["gone", *DAMAGES])
+def test_a_damaged_quantised_tower_is_noticed(
+    with_a_tower: Workspace, tmp_path: Path, name: str, damage: str
 ) -> None:
-    model = sample()
-    head_of(workspace, model, examples, "int8")
-    [kept] = (workspace.root / "quantised").iterdir()
+    exact = trunk_in(with_a_tower, sample(), "image", "float32", [])
+    assert exact
+    shutil.copytree(with_a_tower.root / "quantised", tmp_path / "quantised")
+    workspace = Workspace.open(tmp_path)
+    assert quantised.quantised(workspace, exact, []) is not None
+    [kept] = (tmp_path / "quantised").iterdir()
     content = (kept / name).read_bytes()
     (kept / name).unlink()
-    if damage == "cut":
-        (kept / name).write_bytes(content[:-5])
-    elif damage == "changed":
-        (kept / name).write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    head, _ = head_of(workspace, model, examples, "int8")
-    keys = [image_key(row) for row in examples]
-    assert np.isfinite(head.encode(keys)).all()
+    if damage in DAMAGES:
+        (kept / name).write_bytes(DAMAGES[damage](content))
+    assert quantised.quantised(workspace, exact, []) is None
+
+
+def test_a_damaged_quantised_tower_is_made_again(with_a_tower: Workspace) -> None:
+    [kept] = (with_a_tower.root / "quantised").iterdir()
+    (kept / "model.bin").write_bytes(b"")
+    examples = make_examples(with_a_tower, 40)
+    head, _ = head_of(with_a_tower, sample(), examples, "int8")
+    assert np.isfinite(head.encode([image_key(row) for row in examples])).all()
     assert {file.name for file in kept.iterdir()} == set(quantised.FILES)
     assert json.loads((kept / "whole.json").read_bytes())
 
