@@ -73,9 +73,9 @@ def save_metaclip_2(folder: Path) -> Path:
     return _saved(MetaClip2Model, config, processor, folder)
 
 
-def save_chinese_clip(folder: Path) -> Path:
+def save_chinese_clip(folder: Path, positions: int = 80) -> Path:
     """A BERT reads its titles; a norm of the last layer feeds its projection."""
-    text = BERTS | {"vocab_size": len(_letters())}
+    text = BERTS | {"vocab_size": len(_letters()), "max_position_embeddings": positions}
     config = ChineseCLIPConfig(text_config=text, vision_config=PICTURES, projection_dim=8)
     processor = ChineseCLIPProcessor(image_processor=_pictures(), tokenizer=_speller())
     return _saved(ChineseCLIPModel, config, processor, folder)
@@ -89,12 +89,16 @@ def save_altclip(folder: Path) -> Path:
     return _saved(AltCLIPModel, config, processor, folder)
 
 
-def save_vision_text_dual_encoder(folder: Path) -> Path:
-    """A ViT and a BERT, whose poolers end in a tanh: no bias comes before the projections."""
+def save_vision_text_dual_encoder(folder: Path, text: PretrainedConfig | None = None) -> Path:
+    """A ViT and a BERT, whose poolers end in a tanh: no bias comes before the projections.
+
+    Args:
+        text: of another text tower.
+    """
     dropless = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
         ViTConfig(**PICTURES, **dropless),
-        BertConfig(**BERTS, vocab_size=len(_letters())),
+        text or BertConfig(**BERTS, vocab_size=len(_letters())),
         projection_dim=8,
     )
     processor = VisionTextDualEncoderProcessor(image_processor=_pictures(), tokenizer=_speller())
@@ -114,13 +118,16 @@ def save_clip_with(*behind: nn.Module) -> Callable[[Path], Path]:
     return save
 
 
-def save_two_models(folder: Path) -> Path:
-    """A CLIP for pictures and a BERT for titles, side by side in one model."""
+def _save_bert(folder: Path) -> Path:
+    return save_tiny_text_model(folder, dropout=0.0)
+
+
+def save_two_models(folder: Path, save_text: Callable[[Path], Path] = _save_bert) -> Path:
+    """A CLIP for pictures and another model, a BERT, for titles, side by side in one model."""
     with TemporaryDirectory() as raw:
         clip = SentenceTransformer(str(save_tiny_clip(Path(raw) / "clip")), device="cpu")
-        read = save_tiny_text_model(Path(raw) / "bert", dropout=0.0)
-        bert = SentenceTransformer(str(read), device="cpu")
-        routes = Router({"image": list(clip), "text": list(bert)})
+        reader = SentenceTransformer(str(save_text(Path(raw) / "text")), device="cpu")
+        routes = Router({"image": list(clip), "text": list(reader)})
         model = SentenceTransformer(modules=[routes], device="cpu")
         model.save_pretrained(str(folder), create_model_card=False)
     return folder

@@ -1,5 +1,8 @@
 """A title embeds alike alone and beside others, whatever pools it."""
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from tests.tiny_clip import save_tiny_clip, save_tiny_siglip, save_tiny_text_model
+from tests.tiny_encoders import (
+    save_altclip,
+    save_chinese_clip,
+    save_two_models,
+    save_vision_text_dual_encoder,
+)
 from thumbtune.clip.models import find_model, load_model
-from thumbtune.clip.padding import UnevenTitlesError, embed_titles_alike
+from thumbtune.clip.padding import UnevenTitlesError, UnreadTitlesError, embed_titles_alike
 
 TITLES = ["A cat", "A dog that runs", "", "x" * 300, "Größe 日本語 🔥"]
 
@@ -40,18 +49,50 @@ def test_models_that_need_no_padding_get_none(tmp_path: Path, save: object) -> N
     assert features["input_ids"].shape[1] < 20
 
 
-def test_titles_are_cut_to_what_a_clip_can_read_though_its_tokenizer_knows_no_limit(
+def without_limit(folder: Path) -> Path:
+    """A model whose tokenizers know no limit, as many on the hub do not."""
+    for file in folder.rglob("*.json"):
+        text = re.sub(r'"model_max_length": \d+', f'"model_max_length": {10**30}', file.read_text())
+        file.write_text(re.sub(r'"max_seq_length": \d+', '"max_seq_length": null', text))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        save_tiny_clip,
+        partial(save_chinese_clip, positions=4000),  # more than a title that is tried has
+        save_altclip,  # its positions begin behind its padding
+        save_vision_text_dual_encoder,
+        save_two_models,
+        save_tiny_siglip,
+        save_tiny_text_model,
+    ],
+)
+def test_titles_are_cut_to_what_a_model_can_read_though_its_tokenizer_knows_no_limit(
+    save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    model = load_model(find_model(str(without_limit(save(tmp_path / "model")))))
+    assert far_apart(model) < 1e-5
+    assert np.isfinite(model.encode(["x " * 5000])).all()
+
+
+def test_the_model_that_reads_titles_is_padded_where_another_one_sees_pictures(
     tmp_path: Path,
 ) -> None:
-    folder = save_tiny_clip(tmp_path / "clip")
-    file = folder / "tokenizer_config.json"
-    file.write_text(file.read_text().replace('"model_max_length": 77', '"model_max_length": 9999'))
-    for limit in folder.glob("*.json"):
-        limit.write_text(
-            limit.read_text().replace('"max_seq_length": 77', '"max_seq_length": null')
-        )
-    model = load_model(find_model(str(folder)))
-    assert far_apart(model) < 1e-5
+    folder = save_two_models(tmp_path / "model", save_text=save_tiny_siglip)
+    assert far_apart(load_model(find_model(str(folder)))) < 1e-5
+
+
+@pytest.mark.parametrize("save", [save_tiny_clip, save_chinese_clip, save_tiny_text_model])
+def test_a_model_without_its_tokenizer_is_refused(
+    save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "model")
+    for file in [*folder.glob("tokenizer*"), *folder.glob("vocab*"), *folder.glob("merges*")]:
+        file.unlink()
+    with pytest.raises(UnreadTitlesError, match=r"^model: .* its tokenizer files are missing"):
+        load_model(find_model(str(folder)))
 
 
 def test_a_model_that_no_padding_mends_is_refused(tmp_path: Path) -> None:

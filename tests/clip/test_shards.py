@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,12 +19,24 @@ from tests.data.test_thumbnails import picture
 from tests.s3_server import S3Server
 from tests.small_channel import add_version
 from tests.tiny_clip import save_tiny_clip
+from tests.tiny_encoders import KINDS_OF_MODELS, save_vision_text_dual_encoder
 from thumbtune.app.cli import app
 from thumbtune.channel.registry import Registry
 from thumbtune.clip.freezing import freeze
 from thumbtune.clip.models import ModelNotFoundError, find_model, folder_of, load_model
-from thumbtune.clip.shards import FROZEN, INDEX, OWN, WEIGHTS, in_one_piece
+from thumbtune.clip.shards import (
+    FROZEN,
+    INDEX,
+    OWN,
+    WEIGHTS,
+    in_one_piece,
+    mend_frozen,
+    read_weights,
+)
+from thumbtune.clip.trainable import set_trainable
 from thumbtune.learning.job import save
+from thumbtune.parameters import AUTO
+from thumbtune.store.disk import in_plain_words
 from thumbtune.store.model_reference import ModelReference, hash_of
 from thumbtune.store.shared_files import LISTING, note_of, remove_unshared
 from thumbtune.store.workspace import Workspace
@@ -122,6 +135,93 @@ def test_a_damaged_frozen_shard_is_mended_in_each_version_that_is_used(
     assert len({(folder / FROZEN).stat().st_ino for folder in folders}) == 1
 
 
+@pytest.mark.parametrize("kind", sorted(set(KINDS_OF_MODELS) - {"two models"}))
+def test_the_frozen_shard_of_any_kind_is_made_again_of_the_base(
+    kind: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    base = find_model(str(KINDS_OF_MODELS[kind](tmp_path / "base")))
+    model = load_model(base)
+    set_trainable(model, AUTO)
+    kept = save(model, workspace, "mine", base)
+    folder = folder_of(kept, workspace)
+    before = embedded(folder)
+    [shared] = (workspace.root / "frozen").glob("*.safetensors")
+    for file in (shared, folder / FROZEN):
+        file.unlink()
+        file.write_bytes(b"damaged")
+    load_model(kept, workspace)
+    assert kept.is_intact(workspace)
+    assert (embedded(folder) == before).all()
+    assert not [file for file in workspace.root.iterdir() if file.name.startswith(".model.")]
+
+
+@pytest.mark.parametrize(
+    "fragments", [["vision_model.layers.1"], ["vision_model.layernorm", "projection"]]
+)
+def test_a_version_is_small_though_its_weights_have_other_names_in_memory(
+    fragments: list[str], workspace: Workspace, tmp_path: Path
+) -> None:
+    base = find_model(str(save_vision_text_dual_encoder(tmp_path / "base")))
+    model = load_model(base)
+    learned = set_trainable(model, fragments).trainable
+    own, _ = read_weights(folder_of(save(model, workspace, "mine", base), workspace) / OWN)
+    biases = 2 * 8  # of both towers' ends, which a closed form lowers
+    assert learned <= sum(tensor.numel() for tensor in own.values()) <= learned + 2 * 64 + biases
+
+
+def test_a_base_that_lacks_a_frozen_weight_mends_nothing_and_leaves_nothing(
+    workspace: Workspace, base: ModelReference
+) -> None:
+    kept = version(workspace, base)
+    folder = folder_of(kept, workspace)
+    [shared] = (workspace.root / "frozen").glob("*.safetensors")
+    shared.unlink()
+    less = load_model(base)
+    del less[0].model.text_model.embeddings.position_embedding.weight
+    assert not mend_frozen(kept, workspace, less)
+    assert not list((workspace.root / "frozen").glob("*.safetensors"))
+    assert (folder / FROZEN).exists()
+
+
+def test_a_frozen_shard_that_another_user_has_kept_is_shared(
+    workspace: Workspace, base: ModelReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = Path.chmod
+
+    def of_another(file: Path, mode: int) -> None:
+        if file.parent.name == "frozen":
+            raise PermissionError(errno.EPERM, "Operation not permitted", str(file))
+        really(file, mode)
+
+    first = version(workspace, base)
+    monkeypatch.setattr(Path, "chmod", of_another)
+    second = version(workspace, base, 0.2)
+    assert len({(folder_of(v, workspace) / FROZEN).stat().st_ino for v in (first, second)}) == 1
+
+
+def test_a_damaged_shard_in_a_workspace_that_cannot_be_written_is_told_by_its_name(
+    workspace: Workspace, base: ModelReference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = version(workspace, base)
+    [shared] = (workspace.root / "frozen").glob("*.safetensors")
+    for file in (shared, folder_of(kept, workspace) / FROZEN):
+        file.unlink()
+        file.write_bytes(b"damaged")
+    really = os.mkdir
+
+    def refused(path: str, *mode: int) -> None:
+        if Path(path).is_relative_to(workspace.root):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        really(path, *mode)
+
+    monkeypatch.setattr("os.mkdir", refused)
+    with pytest.raises(PermissionError) as told:
+        load_model(kept, workspace)
+    said = in_plain_words(told.value)
+    assert said.startswith("workspace: ")
+    assert "cannot be written (Permission denied). Give this user the right" in said
+
+
 def test_a_rollback_mends_what_all_versions_share(workspace: Workspace) -> None:
     first = add_version(workspace)
     registry = Registry(workspace, "youtube", "@tester")
@@ -147,14 +247,19 @@ def test_what_is_a_versions_own_cannot_be_mended_and_is_told(
     load_model(again, workspace)
 
 
-def test_a_frozen_shard_that_cannot_be_made_again_is_told(
-    workspace: Workspace, base: ModelReference
+def test_a_frozen_shard_that_cannot_be_made_again_is_told_with_the_base_that_would_mend_it(
+    workspace: Workspace, base: ModelReference, tmp_path: Path
 ) -> None:
     kept = version(workspace, base)
-    shutil.rmtree(base.path)
-    (folder_of(kept, workspace) / FROZEN).write_bytes(b"damaged")
-    with pytest.raises(ModelNotFoundError, match="files are damaged"):
+    shutil.move(base.path, tmp_path / "elsewhere")
+    [shared] = (workspace.root / "frozen").glob("*.safetensors")
+    for file in (shared, folder_of(kept, workspace) / FROZEN):
+        file.unlink()
+        file.write_bytes(b"damaged")
+    with pytest.raises(ModelNotFoundError, match=f"Bring {re.escape(base.name)} back as it was"):
         load_model(kept, workspace)
+    shutil.move(tmp_path / "elsewhere", base.path)
+    load_model(kept, workspace)
 
 
 def test_a_listing_that_somebody_changed_leads_nowhere_else(

@@ -28,8 +28,8 @@ PAGE = 4096
 MOUNT = f"mount -t tmpfs -o size={SIZE} full $0/disk && mount -t tmpfs -o ro none $0/read-only"
 
 ORDER = ["workspace-id", "quota", "youtube", "channels", "registry", "youtube-unfinished"]
-ORDER += ["videos", "thumbnails", "looks", "alike", "splits", "pairs", "examples", "features"]
-ORDER += ["models"]
+ORDER += ["videos", "thumbnails", "looks", "alike", "splits", "title_vectors", "pairs", "examples"]
+ORDER += ["features", "models"]
 """What a run writes, in its order."""
 
 FULL_WHILE_WRITING = {
@@ -110,7 +110,7 @@ def assert_all_is_whole(workspace: Path) -> None:
                 json.loads(file.read_bytes())
             case "thumbnails", _:
                 assert hashlib.sha256(file.read_bytes()).hexdigest() == file.stem
-            case "features", ".safetensors":
+            case "features" | "title_vectors", ".safetensors":
                 with safe_open(file, framework="pt") as stored:
                     keys = json.loads(stored.metadata()["keys"])
                 path = file.parent.relative_to(workspace).as_posix()

@@ -1,7 +1,6 @@
 """Find the model to fine-tune, so that later steps agree on which weights they mean."""
 
 import hashlib
-import json
 import re
 import weakref
 from collections.abc import Sequence
@@ -205,18 +204,33 @@ def folder_of(reference: ModelReference, workspace: Workspace | None = None) -> 
 
 
 def _mended(reference: ModelReference, workspace: Workspace, kept: str) -> bool:
-    """Bring back the part of a damaged model that all versions share; whether it is whole now."""
-    from thumbtune.clip.shards import mend_frozen
+    """Bring back the part of a damaged model that all versions share; whether it is whole now.
 
-    listing = Listing.of(workspace.place(kept))
+    Raises:
+        ModelNotFoundError: it would be if its base were there.
+    """
+    from thumbtune.clip.shards import mend_frozen, own_is_intact
+
+    folder = workspace.place(kept)
+    listing = Listing.of(folder)
     if not listing:
         return False
     if mend_frozen(reference, workspace):
         return True
-    try:
-        base = load_model(ModelReference.model_validate_json(listing.made_from), workspace)
-    except (UserError, ValueError):
+    if not own_is_intact(folder, listing):
         return False
+    try:
+        made_from = ModelReference.model_validate_json(listing.made_from)
+    except ValueError:  # somebody changed it
+        return False
+    try:
+        base = load_model(made_from, workspace)
+    except UserError as error:
+        raise ModelNotFoundError(
+            f"model: the frozen weights of {kept} in {workspace} are damaged or gone, and so is "
+            f"the model of which they are made again. Bring {made_from.name} back as it was, train "
+            "again, or roll back to another version."
+        ) from error
     return mend_frozen(reference, workspace, base)
 
 
@@ -252,7 +266,9 @@ def load_model(
         workspace: that may keep the model.
 
     Raises:
-        NotAClipError: it is of a kind that cannot be loaded.
+        NotAClipError: it is damaged, or of a kind that cannot be loaded.
+        IncompleteModelError: it lacks weights, or they are no numbers.
+        UnreadTitlesError: it tells no titles apart.
         UnevenTitlesError: a title's vector depends on the titles beside it.
     """
     import torch
@@ -260,6 +276,8 @@ def load_model(
     from transformers.utils import logging
 
     from thumbtune.clip.padding import embed_titles_alike
+    from thumbtune.clip.unreadable import is_the_machines, why_unreadable
+    from thumbtune.clip.weights import check_complete, check_finite
 
     logging.disable_progress_bar()  # of loading weights, which takes a moment
     folder = folder_of(reference, workspace)
@@ -267,42 +285,16 @@ def load_model(
         model = SentenceTransformer(
             str(folder), trust_remote_code=False, model_kwargs={"dtype": torch.float32}
         )
+        in_float32(model)
+        check_complete(model, reference.name)
+        if not (workspace and reference.kept_at(workspace)):  # what is kept has a checksum
+            check_finite(model, reference.name)
+        embed_titles_alike(model, reference.name)
     except Exception as error:
-        if why := why_unreadable(folder):
-            raise NotAClipError(f"model: {reference.name} {why}") from error
-        raise
-    in_float32(model)
-    embed_titles_alike(model, reference.name)
+        if isinstance(error, UserError) or is_the_machines(error):
+            raise
+        raise NotAClipError(f"model: {reference.name} {why_unreadable(folder, error)}") from error
     return without_cycle(model)
-
-
-def why_unreadable(folder: Path) -> str:
-    """Why sentence-transformers cannot load a folder, and what to take instead; "" if nothing
-    tells."""
-    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
-    if "adapter_config.json" in files:
-        return (
-            "is an adapter (PEFT), not a whole model. Merge it into its base model "
-            "(`merge_and_unload` of peft), save that, and give its folder."
-        )
-    if "config.json" not in files and any("open_clip" in name for name in files):
-        return (
-            "is stored in open_clip's format, which transformers does not read. Take a repository "
-            "that has the same weights for transformers, such as openai/clip-vit-base-patch32."
-        )
-    if any(_names_own_code(folder / name) for name in files if name.endswith("config.json")):
-        return (
-            "comes with code of its own, which thumbtune never runs. Take a model that "
-            "transformers knows by itself, such as sentence-transformers/clip-ViT-L-14."
-        )
-    return ""
-
-
-def _names_own_code(config: Path) -> bool:
-    try:
-        return "auto_map" in json.loads(config.read_bytes())
-    except ValueError:
-        return False
 
 
 def in_float32(model: "SentenceTransformer") -> "SentenceTransformer":

@@ -9,15 +9,18 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save, save_file
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.core_model_loading import revert_weight_conversion
 
 from thumbtune.clip.ends import ends_of
 from thumbtune.clip.towers import bytes_of, parameters_of
@@ -48,7 +51,19 @@ def names_that_may_learn(model: SentenceTransformer) -> set[str]:
         for name, weight in inner.named_parameters()
         if weight.requires_grad or id(weight) in last
     }
-    return learn or {_smallest(inner)}
+    return _in_file(inner, learn or {_smallest(inner)})
+
+
+def _in_file(model: PreTrainedModel, weights: set[str]) -> set[str]:
+    """Weights by their names in a file: transformers renames some, and may cut or join them.
+
+    All are renamed at once, with a mark where numbers of the wanted ones end up.
+    """
+    marks = {
+        name: torch.tensor(name in weights).expand(weight.shape)
+        for name, weight in model.state_dict().items()
+    }
+    return {name for name, mark in revert_weight_conversion(model, marks).items() if mark.any()}
 
 
 def _smallest(model: nn.Module) -> str:
@@ -113,10 +128,12 @@ def keep_frozen(
     if workspace.has_all([place, note]):
         known = workspace.read(note).decode()
         if workspace.passes(place, partial(_has, content=known)):
-            workspace.place(place).chmod(READ_ONLY)  # a sign of life: it is about to be linked
+            with suppress(PermissionError):  # another user's
+                workspace.place(place).chmod(READ_ONLY)  # a sign of life: it is about to be linked
             return place, known
     scratch = workspace.root / f".{uuid.uuid4().hex}"
     try:
+        scratch.touch()  # a refusal is an OSError that names it; safetensors' does not
         save_file(dict(frozen), scratch, metadata)
         scratch.chmod(READ_ONLY)
         digest = sha256_of(scratch)
@@ -145,7 +162,7 @@ def mend_frozen(
     kept = reference.kept_at(workspace)
     folder = workspace.place(kept) if kept else Path(reference.path)
     listing = Listing.of(folder)
-    if not listing or not _own_is_intact(folder, listing):
+    if not listing or not own_is_intact(folder, listing):
         return False
     if base is not None:
         _keep_again(workspace, base, folder)
@@ -160,7 +177,8 @@ def _has(file: Path, content: str) -> bool:
     return sha256_of(file) == content
 
 
-def _own_is_intact(folder: Path, listing: Listing) -> bool:
+def own_is_intact(folder: Path, listing: Listing) -> bool:
+    """Whether what a version has learned is as it was stored."""
     own = {name: part.sha256 for name, part in listing.parts.items() if not part.shared}
     try:
         return all(_has(folder / name, content) for name, content in own.items())
@@ -169,16 +187,26 @@ def _own_is_intact(folder: Path, listing: Listing) -> bool:
 
 
 def _keep_again(workspace: Workspace, base: SentenceTransformer, folder: Path) -> None:
-    """Keep the frozen weights of the untouched model, as a folder's index names them."""
+    """Keep the frozen weights of the untouched model, as a folder's index names them.
+
+    Nothing is kept if it has not all of them.
+    """
     places = json.loads((folder / INDEX).read_bytes())["weight_map"]
-    inner: Any = base[0].model
-    weights = inner.state_dict()
-    names = [name for name, place in places.items() if place == FROZEN and name in weights]
-    keep_frozen(workspace, {name: weights[name].cpu().contiguous() for name in names}, FORMAT)
+    names = {name for name, place in places.items() if place == FROZEN}
+    with _written(workspace, base) as file:
+        tensors, metadata = read_weights(file)
+        if names <= tensors.keys():
+            keep_frozen(workspace, {name: tensors[name] for name in names}, metadata)
 
 
-FORMAT = {"format": "pt"}
-"""The metadata by which transformers knows whose tensors they are."""
+@contextmanager
+def _written(workspace: Workspace, model: SentenceTransformer) -> Iterator[Path]:
+    """The file of a model's weights, as it is when the model is saved: names in it are others than
+    in memory."""
+    inner: Any = model[0].model
+    with tempfile.TemporaryDirectory(dir=workspace.root, prefix=".model.") as scratch:
+        inner.save_pretrained(scratch)
+        yield Path(scratch) / WEIGHTS
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from thumbtune.errors import UserError
+from thumbtune.names.model_format import unread_format
 
 Kind = Literal["model", "dataset"]
 
@@ -32,6 +33,8 @@ def folder_named(name: str, parameter: str) -> Path | None:
     except (HFValidationError, OSError, RuntimeError):  # a name too long, a home that nobody has
         raise ModelNotFoundError(neither_here_nor_there(name, parameter)) from None
     if not (folder / "modules.json").exists() and not (folder / "config.json").exists():
+        if other := unread_format(folder):
+            raise ModelNotFoundError(f"{parameter}: {name} {other}")
         raise ModelNotFoundError(
             f"{parameter}: the folder {name} holds no model (neither modules.json nor "
             "config.json). Give the folder that SentenceTransformer.save_pretrained wrote."

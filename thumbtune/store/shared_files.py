@@ -103,7 +103,7 @@ def remove_unshared(folder: Path, older_than: timedelta) -> None:
     """Delete the kept files that have no other name, and are not just about to get one."""
     moment = time.time() - older_than.total_seconds()
     for kept in folder.glob("*.safetensors"):
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # or another user's
             status = kept.stat()
             if status.st_nlink == 1 and status.st_ctime < moment:
                 kept.unlink()
