@@ -20,12 +20,18 @@ from thumbtune.clip.models import folder_of, remember_folder
 from thumbtune.clip.precision import ChosenPrecision
 from thumbtune.clip.towers import Precision
 from thumbtune.data.assignments import assigned_before, keep_assigned
-from thumbtune.data.thumbnails import DamagedThumbnailError, ThumbnailBatch, remove_damaged
+from thumbtune.data.thumbnails import (
+    DamagedThumbnailError,
+    Example,
+    ThumbnailBatch,
+    remove_damaged,
+)
 from thumbtune.flows.finished import Finished
 from thumbtune.flows.runners import with_a_gpu_each
+from thumbtune.learning.candidates import Candidate
 from thumbtune.learning.choosing import Plan
 from thumbtune.learning.evaluation import OUT_OF_FOLD, Evaluation
-from thumbtune.learning.last_sweep import last_sweep
+from thumbtune.learning.last_sweep import Swept, as_candidates, last_sweep
 from thumbtune.learning.promotion import Verdict, in_one_line
 from thumbtune.learning.trained_model import TrainedModel
 from thumbtune.parameters import (
@@ -151,8 +157,8 @@ def train_and_promote(
     check_trackers(parameters.training.report_to)
     stages = Stages(workspace, parameters.refresh)
     decided = len(registry.decisions())
-    others = last_sweep(registry) if parameters.training.recipe == "auto" else []
-    mined = [parameters.negatives, *(other.recipe.negatives for other in others if other.recipe)]
+    swept = last_sweep(registry) if parameters.training.recipe == "auto" else None
+    mined = [parameters.negatives, *([swept.recipe.negatives] if swept else [])]
     compares = any(negatives.compares_titles for negatives in mined)
     model, text_model = find_models(parameters, stages, compares)
     remember_folder(model, workspace)
@@ -171,6 +177,7 @@ def train_and_promote(
         own = precision_of(champion, model, parameters, precision)
         look_back(workspace, parameters, champion, examples, own)
     data = (workspace, model, text_model, examples)
+    others = tried_too(workspace, parameters, swept, model, examples)
     plan = stages.run(plan_run, *data, parameters.for_learning(), precision, others)
     get_run_logger().info("Recipe: %s, %s", plan.candidate.told, plan.why)
     what = (plan.candidate, list(plan.learns), parameters.training)
@@ -231,6 +238,19 @@ def train_and_promote(
         stages=stages.summary(),
         rests_on=Finished.of(registry, parameters, *rests_on),
     )
+
+
+def tried_too(
+    workspace: Workspace,
+    parameters: TrainParameters,
+    swept: Swept | None,
+    model: ModelReference,
+    examples: Table,
+) -> list[Candidate]:
+    """The last sweep's choice, if a test split measures at which it has not looked."""
+    if in_folds(parameters, examples.rows):
+        return []
+    return as_candidates(swept, model, workspace.read_table(examples, Example))
 
 
 def compare_models(
@@ -321,7 +341,9 @@ def collect(
     min_rows = 0 if in_folds(parameters, videos.rows) else parameters.split.min_rows
     accepted = (parameters.thumbnails.max_bad_share, min_rows)
     examples = stages.run(collect_examples, workspace, pairs, fetched, *accepted)
-    funnel = [FunnelStage.of("videos", videos), FunnelStage.of("thumbnails", examples)]
+    linking = [FunnelStage.of("videos to split", splits)] if splits.dropped else []
+    thumbnails = FunnelStage.of("thumbnails", examples)
+    funnel = [FunnelStage.of("videos", videos), *linking, thumbnails]
     downloaded = sum(batch.downloaded for batch in batches if stages.was_made(batch))
     work = {
         "videos": (videos.work or "listed") if stages.was_made(videos) else NOTHING,
@@ -374,8 +396,8 @@ def split_as_before(
     how = (asked, parameters.seed)
     while True:  # a sweep may split a list of the channel at the same time
         before = assigned_before(registry, parameters.split, videos)
-        splits = stages.run(split_videos, workspace, videos, *how, before.table, looks)
-        if keep_assigned(registry, parameters.split, videos, splits, before.last):
+        splits = stages.run(split_videos, workspace, videos, *how, before.table, looks, not crossed)
+        if keep_assigned(registry, parameters.split, videos, splits, before.last, looks):
             return splits
 
 

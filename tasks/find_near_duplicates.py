@@ -15,7 +15,7 @@ from thumbtune.tasks.caching import content_key
     name="find-near-duplicates",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def find_near_duplicates(workspace: Workspace, channel: str, fetched: ThumbnailBatch) -> Table:
     """Look at the thumbnails of a channel: a table of `Look`.

@@ -3,9 +3,9 @@
 from prefect import task
 from prefect.logging import get_run_logger
 
-from thumbtune.clip.models import load_model
 from thumbtune.data.negatives import Embeddings, pair_titles
 from thumbtune.data.splits import SplitVideo, shuffled_order
+from thumbtune.learning.title_vectors import title_vectors
 from thumbtune.parameters import NegativesParameters
 from thumbtune.store.model_reference import ModelReference
 from thumbtune.store.workspace import Table, Workspace
@@ -37,8 +37,7 @@ def mine_negatives(
     def embed(titles: list[str]) -> Embeddings:
         if text_model is None:
             raise ValueError(f"{parameters.method} needs a text model")
-        model = load_model(text_model, workspace)
-        return model.encode(titles, normalize_embeddings=True, show_progress_bar=False)
+        return title_vectors(workspace, text_model, titles)
 
     rows = workspace.read_table(videos, SplitVideo)
     pairs = pair_titles(rows, parameters, seed, embed)

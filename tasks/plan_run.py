@@ -16,7 +16,7 @@ from thumbtune.tasks.caching import content_key
     name="plan-run",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=2),
+    cache_key_fn=content_key(version=4),
 )
 def plan_run(
     workspace: Workspace,

@@ -15,7 +15,7 @@ from thumbtune.tasks.caching import content_key
     name="search-hyperparameters",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=3),
+    cache_key_fn=content_key(version=4),
 )
 def search_hyperparameters(
     workspace: Workspace,

@@ -18,7 +18,7 @@ from thumbtune.tasks.caching import content_key
     name="train",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=9, ignore=["evaluation"]),
+    cache_key_fn=content_key(version=10, ignore=["evaluation"]),
 )
 def train_model(
     workspace: Workspace,

@@ -19,7 +19,7 @@ from thumbtune.tasks.caching import content_key
     name="write-cards",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=7),
+    cache_key_fn=content_key(version=8),
 )
 def write_cards(
     workspace: Workspace,

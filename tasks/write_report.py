@@ -16,7 +16,7 @@ from thumbtune.tasks.caching import content_key
     name="report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=8),
+    cache_key_fn=content_key(version=9),
 )
 def write_report(
     workspace: Workspace,

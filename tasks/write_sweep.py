@@ -18,7 +18,7 @@ from thumbtune.tasks.caching import content_key
     name="sweep-report",
     persist_result=True,
     result_serializer="json",
-    cache_key_fn=content_key(version=1),
+    cache_key_fn=content_key(version=2),
 )
 def write_sweep(
     workspace: Workspace, parameters: TrainParameters, sweep: Sweep, comparison: RecipeComparison
@@ -28,7 +28,7 @@ def write_sweep(
     Args:
         parameters: of the sweep; the best ones stand in their place in the file.
     """
-    keep_sweep(Registry(workspace, parameters.source, parameters.channel), sweep.best)
+    keep_sweep(Registry(workspace, parameters.source, parameters.channel), sweep)
     trials = workspace.read_table(sweep.trials, Trial)
     best = as_found(parameters, sweep.best)
     contents = {

@@ -87,6 +87,29 @@ def test_models_lists_the_versions_and_the_champion(
     assert rows[0]["model"] == registry.versions()[0].model.path
 
 
+def test_models_tells_among_how_many_titles_each_version_was_measured(
+    version: Version, workspace: Workspace
+) -> None:
+    Registry(workspace, "youtube", "@tester").add(
+        version.model.model_copy(update={"fingerprint": "of another"}),
+        version.untouched,
+        version.parameters,
+        version.examples,
+        [],
+        [],
+        {"Recall@1": 0.75},
+        gallery=123.4,
+    )
+    shown = thumbtune(workspace, "models", "--channel", "@tester").stdout
+    of_an_earlier_thumbtune, new = (
+        line for line in shown.splitlines() if "0.500" in line or "0.750" in line
+    )
+    assert "–" in of_an_earlier_thumbtune
+    assert "123" in new
+    rows = json.loads(thumbtune(workspace, "models", "--channel=@tester", "--json").stdout)
+    assert [row["titles"] for row in rows] == [None, 123.4]
+
+
 def test_models_tells_how_a_champion_does_on_later_videos(
     registry: Registry, workspace: Workspace
 ) -> None:
@@ -138,7 +161,7 @@ def test_runs_are_compared_by_what_differs_with_their_intervals(
         for cells in [[cell.strip() for cell in line.strip("│").split("│")]]
     }
     assert rows == {
-        "among so many titles": ["", "12"],
+        "among so many titles": ["–", "12"],
         "Recall@1": ["0.500", "0.750 (0.500–0.900)"],
         "Recall@5": ["", ""],
         "MRR": ["", "0.800"],

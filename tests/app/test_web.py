@@ -779,8 +779,7 @@ SETTLED = """() => !document.querySelector(".pending")
 """While an answer is on its way Gradio pales what stands in its place, and fades it in after."""
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 1280)])
 def test_axe_finds_nothing_serious(site: Site, page: Page, theme: str, width: int) -> None:
     def check() -> None:
         page.wait_for_function(SETTLED)
@@ -1011,6 +1010,9 @@ def test_uploads_are_removed_when_the_server_stops(
     other.wait_until_ready()
     page = browser.new_page()
     page.goto(other.url)
+    expect(
+        page.get_by_role("heading", name="sample")
+    ).to_be_visible()  # what it opens with is there
     give_pictures(page, site.workspace.root / site.test_rows()[0].image)
     page.close()
     assert list(tmp_path.rglob("*.jpg"))

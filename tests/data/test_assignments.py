@@ -11,6 +11,7 @@ from tests.data.test_splits import video
 from thumbtune.channel.listing import Video
 from thumbtune.channel.registry import Registry
 from thumbtune.data.assignments import FOLDER, Assignment, assigned_before, keep_assigned
+from thumbtune.data.near_duplicates import Look
 from thumbtune.data.splits import Assigned, Split, SplitVideo, hash_splits
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.training import split_as_before
@@ -105,6 +106,42 @@ def test_a_video_that_was_assigned_twice_has_its_first_split_and_its_newest_titl
         workspace.write(file, each.model_dump_json().encode())
     videos = workspace.write_table("videos", CHANNEL)
     assert known(registry, videos) == {"a": ("test", "new")}
+
+
+def test_the_picture_of_a_video_is_kept_also_while_its_thumbnail_fails(
+    workspace: Workspace, registry: Registry
+) -> None:
+    videos = workspace.write_table("videos", CHANNEL[:2])
+    splits = workspace.write_table(
+        "splits", [SplitVideo(**row.model_dump() | {"split": "test"}) for row in CHANNEL[:2]]
+    )
+    for names in ["a", "", "", "b"]:
+        pictures = dict.fromkeys((row.id for row in CHANNEL[:2]), names)
+        rows = [Look(id=id_, look="", picture=picture) for id_, picture in pictures.items()]
+        looks = workspace.write_table("looks", rows if names else [])
+        last = len(registry.records(FOLDER, Assignment))
+        assert keep_assigned(registry, SHARES, videos, splits, last, looks)
+        kept = assigned_before(registry, SHARES, workspace.write_table("videos", [video(9)])).table
+        assert kept
+        expected = {"b"} if names == "b" else {"a"}
+        assert {row.picture for row in workspace.read_table(kept, Assigned)} == expected
+    assert len(registry.records(FOLDER, Assignment)) == 2  # nothing is written where none is new
+
+
+def test_a_video_that_links_two_splits_is_given_none_for_ever(
+    workspace: Workspace, registry: Registry
+) -> None:
+    old = assignment(1, ("a", "train", "One"), ("b", "test", "Two"))
+    file = f"{registry.path}/{FOLDER}/000001.json"
+    workspace.write(file, old.model_dump_json().encode())
+    listed = [("a", "One", "A", "train"), ("b", "Two", "B", "test"), ("c", "one", "B", "train")]
+    rows = [
+        SplitVideo(id=id_, title=title, thumbnails={}, look=look, split=split)
+        for id_, title, look, split in listed
+    ]
+    videos, splits = workspace.write_table("videos", rows), workspace.write_table("splits", rows)
+    assert keep_assigned(registry, SHARES, videos, splits, 1)
+    assert known(registry, videos) == {"a": ("train", "One"), "b": ("test", "Two")}
 
 
 def add_version(registry: Registry, weights: str, rows: Sequence[tuple[str, Split]]) -> None:

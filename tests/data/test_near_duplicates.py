@@ -6,15 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import numpy as tensors
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from benchmarks.near_duplicates import COPIES, find_copies
 from tests.small_channel import make_examples
 from thumbtune.channel.listing import Video
-from thumbtune.data.looks import are_nearly_the_same, look_at
-from thumbtune.data.near_duplicates import Look, looks_of
+from thumbtune.data.looks import View, are_nearly_the_same, look_at
+from thumbtune.data.near_duplicates import Look, Picture, Seen, compare, looks_of
 from thumbtune.data.thumbnails import Thumbnail, ThumbnailStore, load_cropped
 from thumbtune.parameters import ThumbnailsParameters
-from thumbtune.store.workspace import Workspace
+from thumbtune.store.workspace import Workspace, checksum
 
 
 @pytest.fixture
@@ -50,6 +52,22 @@ def test_copies_of_a_channels_pictures_are_found_and_others_are_not(
     measured = find_copies(pictures, COPIES[kind], seed=random.randrange(10**6))
     assert measured.found >= 0.95
     assert measured.false_pairs < 0.01
+
+
+def test_pictures_are_compared_by_one_thread_of_blas_each(pictures: list[Image.Image]) -> None:
+    """On cores that are busy, more threads take eight times as long."""
+    threads: list[int] = []
+
+    def load(picture: Picture) -> list[View]:
+        pools = (each for each in threadpool_info() if each["user_api"] == "blas")
+        threads.extend(each["num_threads"] for each in pools)
+        return look_at(pictures[int(picture[0])])
+
+    with threadpool_limits(2, user_api="blas"):
+        compare(Seen.nothing(), {str(n): (str(n), None) for n in range(3)}, load)
+        blas = [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+    assert set(threads) == {1}
+    assert set(blas) == {2}, "as before"
 
 
 def test_the_same_picture_in_other_colours_is_another_one(pictures: list[Image.Image]) -> None:
@@ -88,6 +106,40 @@ def test_what_was_compared_is_kept_and_a_new_picture_joins_those_it_looks_like(
     assert frozenset({"v3", "v60"}) in groups(looks_of(workspace, "tester", thumbnails))
     at_once = looks_of(workspace, "another", thumbnails)
     assert groups(at_once) == groups(looks_of(workspace, "tester", thumbnails))
+
+
+def test_a_picture_that_was_away_is_compared_with_what_came_meanwhile_and_with_that_alone(
+    workspace: Workspace, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    copy = COPIES["recompressed"](pictures[3], random.Random(1))
+    thumbnails = keep(workspace, [*pictures, copy], tmp_path / "pictures")
+    away = [
+        each.model_copy(update={"image": None}) if n == 3 else each
+        for n, each in enumerate(thumbnails)
+    ]
+    looks_of(workspace, "tester", thumbnails[:-1])
+    assert not groups(looks_of(workspace, "tester", away))
+    put_off = Seen.read(workspace, "looks/tester.safetensors").put_off.tolist()
+    assert [3, 60] in put_off
+    assert all(3 in pair for pair in put_off)
+    looks = looks_of(workspace, "tester", thumbnails)
+    assert groups(looks) == groups(looks_of(workspace, "at once", thumbnails))
+    assert frozenset({"v3", "v60"}) in groups(looks)
+    assert not len(Seen.read(workspace, "looks/tester.safetensors").put_off)
+
+
+def test_what_was_kept_without_pairs_to_compare_later_is_looked_at_anew(
+    workspace: Workspace, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    thumbnails = keep(workspace, [*pictures[:12], pictures[3]], tmp_path / "pictures")
+    looks = looks_of(workspace, "tester", thumbnails)
+    kept = workspace.read("looks/tester.safetensors")
+    earlier = tensors.load(kept.partition(b"\n")[2])
+    del earlier["put_off"]
+    data = tensors.save(earlier)
+    workspace.write("looks/tester.safetensors", f"{checksum(data)}\n".encode() + data)
+    assert looks_of(workspace, "tester", thumbnails) == looks
+    assert workspace.read("looks/tester.safetensors") == kept
 
 
 def test_a_picture_is_looked_at_once(

@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 
 from thumbtune.channel.listing import Video
 from thumbtune.data.splits import (
+    NO_LOOKS,
     Assigned,
+    Split,
     SplitsNotGivenError,
     SplitTooSmallError,
     SplitVideo,
     UndatedVideosError,
     divide_videos,
+    fold_numbers,
     hash_splits,
     leakage,
+    linking,
     seen_in_train,
     shuffled_splits,
     time_splits,
@@ -294,7 +298,78 @@ def test_a_new_video_joins_those_of_its_title_also_when_they_are_gone(
     )
 
 
+@given(names=st.lists(titles, min_size=1), gone=st.sampled_from(("train", "valid", "test")))
+def test_a_video_that_is_uploaded_again_under_another_title_joins_what_it_was(
+    names: list[str], gone: Split
+) -> None:
+    assigned = [Assigned(id="gone", split=gone, title="It was so", picture="thumbnails/a.jpg")]
+    videos = [video(n, title) for n, title in enumerate(names)]
+    again = video(99, "It is so now")
+    pictures = {again.id: "thumbnails/a.jpg", videos[0].id: "thumbnails/b.jpg"}
+    splits = hash_splits([*videos, again], 0.5, 0.25, assigned, NO_LOOKS, pictures)
+    assert splits[-1] == gone
+    assert splits[:-1] == hash_splits(videos, 0.5, 0.25)
+
+
 looks = st.dictionaries(st.integers(0, 30).map(lambda n: f"id-{n}"), st.sampled_from("abcde"))
+
+
+def linked_by_a_new_one() -> tuple[list[Video], list[Assigned], dict[str, str]]:
+    """Old videos, and a new one with the title of one of train and the thumbnail of one of test."""
+    old = [video(n) for n in range(24)]
+    splits = hash_splits(old, 0.5, 0.25)
+    assigned = [
+        Assigned(id=each.id, split=split, title=each.title)
+        for each, split in zip(old, splits, strict=True)
+    ]
+    new = video(99, old[splits.index("train")].title)
+    seen = {each.id: f"look of {each.id}" for each in old}
+    return [*old, new], assigned, seen | {new.id: seen[old[splits.index("test")].id]}
+
+
+def test_a_holdout_leaves_out_a_new_video_that_links_train_with_test() -> None:
+    videos, assigned, seen = linked_by_a_new_one()
+    split = SplitParameters(train=0.5, valid=0.25, min_rows=2)
+    assert linking(videos, assigned, seen) == {"id-99"}
+    rows = divide_videos(videos, split, 0, assigned, seen, leaves_out=True)
+    assert {row.id: row.split for row in rows} == {each.id: each.split for each in assigned}
+    assert leakage(rows, "hash") is None
+    whole = divide_videos(videos, split, 0, assigned, seen)
+    assert "a later one links it" in str(leakage(whole, "hash"))
+
+
+def test_a_new_video_beside_one_that_is_left_out_joins_those_it_belongs_with_itself() -> None:
+    videos, assigned, seen = linked_by_a_new_one()
+    of_test = next(each for each in assigned if each.split == "test")
+    another = video(100, "Another title")
+    seen = seen | {another.id: seen[of_test.id]}
+    assert linking([*videos, another], assigned, seen) == {"id-99"}
+    assert hash_splits([*videos, another], 0.5, 0.25, assigned, seen)[-1] == "test"
+
+
+def test_new_videos_that_link_two_splits_together_are_left_out_both() -> None:
+    videos, assigned, seen = linked_by_a_new_one()
+    one = videos[-1].model_copy(update={"title": "A new title"})  # with the thumbnail of test
+    other = video(100, "a NEW title")
+    of_train = next(each for each in assigned if each.split == "train")
+    seen = seen | {other.id: seen[of_train.id]}
+    assert linking([*videos[:-1], one], assigned, seen) == set()
+    assert linking([*videos[:-1], one, other], assigned, seen) == {one.id, other.id}
+
+
+@given(names=st.lists(titles, min_size=1, max_size=30), known=st.integers(0, 29), seen=looks)
+def test_what_a_holdout_keeps_of_new_videos_leaks_nothing_that_did_not_leak_before(
+    names: list[str], known: int, seen: dict[str, str]
+) -> None:
+    videos = [video(n, title) for n, title in enumerate(names)]
+    before = hash_splits(videos[:known], 0.5, 0.25, (), seen)
+    assigned = [
+        Assigned(id=each.id, split=split, title=each.title)
+        for each, split in zip(videos, before, strict=False)
+    ]
+    split = SplitParameters(train=0.5, valid=0.25).model_copy(update={"min_rows": 0})
+    rows = divide_videos(videos, split, 0, assigned, seen, leaves_out=True)
+    assert not any(seen_in_train(rows).values())
 
 
 @given(names=st.lists(titles, min_size=1, max_size=30), seen=looks)
@@ -357,3 +432,45 @@ def test_thumbnails_on_both_sides_are_told() -> None:
         looks={f"id-{n}": "cover" for n in range(20)},
     )
     assert "nearly the same thumbnails" in str(leakage(rows, "shuffle"))
+
+
+def in_train(numbers: list[int]) -> list[SplitVideo]:
+    """Some of them of equal title."""
+    videos = [video(number, f"Title {number - number % 4 // 3}") for number in numbers]
+    return [SplitVideo(**each.model_dump(exclude={"split"}), split="train") for each in videos]
+
+
+@given(order=st.permutations(range(30)), seed=st.integers(0, 5), folds=st.integers(2, 7))
+def test_the_order_of_the_videos_changes_no_fold(order: list[int], seed: int, folds: int) -> None:
+    rows = in_train(list(range(30)))
+    there = fold_numbers(rows, seed, folds)
+    again = fold_numbers([rows[place] for place in order], seed, folds)
+    assert again.tolist() == there[order].tolist()
+
+
+@given(videos=st.integers(7, 60), seed=st.integers(0, 5), folds=st.integers(2, 7))
+def test_folds_have_as_many_groups_as_each_other_or_one_more(
+    videos: int, seed: int, folds: int
+) -> None:
+    rows = [
+        row.model_copy(update={"title": f"Title {row.id}"}) for row in in_train(list(range(videos)))
+    ]
+    sizes = Counter(fold_numbers(rows, seed, folds).tolist())
+    assert sorted(sizes) == list(range(folds))
+    assert max(sizes.values()) - min(sizes.values()) <= 1
+
+
+@pytest.mark.parametrize("new", [1, 5])
+def test_new_videos_move_few_of_the_others_to_another_fold(new: int) -> None:
+    moved = 0
+    for seed in range(10):
+        grown = in_train(list(range(90 + new)))
+        before, after = fold_numbers(grown[:90], seed), fold_numbers(grown, seed)[:90]
+        moved += int((before != after).sum())
+    assert moved < 0.05 * 10 * 90
+
+
+def test_fewer_groups_than_folds_are_refused() -> None:
+    rows = [row.model_copy(update={"title": "One for all"}) for row in in_train(list(range(9)))]
+    with pytest.raises(SplitTooSmallError, match="too few for 5 folds"):
+        fold_numbers(rows, 0)

@@ -13,12 +13,14 @@ from tests.flows.test_train_flow import posted_artifacts
 from tests.small_channel import quick_run
 from thumbtune.channel.field_scores import last_scores
 from thumbtune.channel.registry import Registry
+from thumbtune.clip.models import find_model
 from thumbtune.data.thumbnails import Example
 from thumbtune.flows.train_flow import train
 from thumbtune.flows.training import TrainRun
 from thumbtune.learning.candidates import Recipe
 from thumbtune.learning.evaluation import Prediction
 from thumbtune.learning.last_sweep import keep_sweep
+from thumbtune.learning.recipes import Sweep
 from thumbtune.parameters import NegativesParameters, TrainingParameters
 from thumbtune.store.workspace import Workspace
 from thumbtune.use.matching import Matcher
@@ -166,7 +168,10 @@ def test_the_last_sweeps_choice_is_tried_with_its_own_negatives_though_the_run_a
     asked["negatives"] = {"method": "none", "text_model": asked["model"]}
     negatives = NegativesParameters(method="hard", ceiling=0.99)
     swept = Recipe(training=TrainingParameters(epochs=1), negatives=negatives)
-    keep_sweep(registry_of(asked), swept)
+    registry, nothing = registry_of(asked), registry_of(asked).workspace.write_table("none", [])
+    base = find_model(asked["model"]).fingerprint
+    found = {"folder": "", "best": swept, "best_valid_mrr": 0, "folds": 1, "base": base}
+    keep_sweep(registry, Sweep.model_validate(found | {"trials": nothing, "examples": nothing}))
     train(**asked)
     recipes = json.loads(str(posted_artifacts()["recipe"].data))
     assert any("the last sweep's choice" in row["recipe"] for row in recipes)

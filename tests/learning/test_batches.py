@@ -35,14 +35,17 @@ any_rows = st.one_of(
 
 
 def dataset(rows: Rows, filled: bool = False) -> Dataset:
+    return Dataset.from_dict(with_filler(columns(rows)) if filled else columns(rows))
+
+
+def columns(rows: Rows) -> dict[str, list[str]]:
     names = ("anchor", "positive", "negative")
-    columns = {name: [row[place] for row in rows] for place, name in enumerate(names)}
-    return Dataset.from_dict(with_filler(columns) if filled else columns)
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def batches(rows: Rows, size: int, seed: int = 0) -> DistinctBatches:
     options: dict[str, Any] = {"drop_last": False, "generator": torch.Generator(), "seed": seed}
-    return DistinctBatches(dataset(rows), size, **options)
+    return DistinctBatches(columns(rows), size, **options)
 
 
 def values(rows: Rows, batch: list[int]) -> list[str]:

@@ -161,7 +161,7 @@ def test_a_new_model_that_is_no_better_leaves_a_broken_champion_in_its_place(
         verdict = train_another(options, **asked)
         assert (verdict.version, verdict.promoted, verdict.champion) == (2, False, 1)
         assert verdict.is_new is is_new
-        assert "kept as it was: the same model as the untouched model" in verdict.why
+        assert "kept as it was: its answers are those of the untouched model" in verdict.why
         assert "not compared with the champion" in verdict.why
 
 
@@ -174,4 +174,4 @@ def test_an_unchanged_model_is_kept_as_it_was_and_not_promoted(
     }
     verdict = train_another(options, **nothing)
     assert (verdict.version, verdict.champion, verdict.promoted) == (1, None, False)
-    assert verdict.why == "kept as it was: the same model as the untouched model"
+    assert verdict.why == "kept as it was: its answers are those of the untouched model"

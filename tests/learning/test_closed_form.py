@@ -43,14 +43,15 @@ def as_written(images, texts, projections, ridge: float, prior: float) -> np.nda
 
 @given(
     seed=st.integers(0, 1000),
-    widths=st.tuples(st.integers(4, 9), st.integers(4, 9)),
+    pairs=st.integers(3, 40),
+    widths=st.tuples(st.integers(4, 20), st.integers(4, 20)),
     ridge=st.floats(0.01, 3),
     prior=st.floats(0, 0.95),
 )
 def test_maps_are_those_of_the_algebra_written_with_matrix_roots(
-    seed: int, widths: tuple[int, int], ridge: float, prior: float
+    seed: int, pairs: int, widths: tuple[int, int], ridge: float, prior: float
 ) -> None:
-    outputs, projections = drawn(40, widths, 4, seed)
+    outputs, projections = drawn(pairs, widths, 4, seed)
     chosen = ClosedForm(ridge=ridge, prior=prior)
     maps = Whitened(outputs, projections).solve(chosen)
     form = maps.maps["image"].T @ maps.maps["text"]

@@ -182,7 +182,7 @@ def test_the_same_model_is_kept_as_it_was_by_every_rule() -> None:
     same = paired_difference("untouched", answers([1, 2, 9]), answers([1, 2, 9]), "MRR")
     rules: tuple[Rule, ...] = ("not_worse", "higher", "better")
     for rule in rules:
-        said = (False, "kept as it was: the same model as the untouched model")
+        said = (False, "kept as it was: its answers are those of the untouched model")
         assert judge([same], rule, 0.5) == said
 
 

@@ -40,6 +40,28 @@ def test_a_title_is_the_same_however_it_is_decorated(two: tuple[str, str]) -> No
 @pytest.mark.parametrize(
     ("one", "other"),
     [
+        ("İSTANBUL", "istanbul"),
+        ("Iğdır", "IĞDIR"),
+        ("i\u0307\u0301", "Í"),
+        ("J\u0307\u0303", "j\u0303"),
+        ("į\u0307\u0300", "Į\u0300"),
+        ("𝚤stanbul", "İstanbul"),
+        ("ΟΔΟΣ", "οδος"),
+        ("STRASSE", "straße"),
+    ],
+)
+def test_capitals_are_the_same_as_small_letters_in_every_language(one: str, other: str) -> None:
+    assert same_title(one) == same_title(other)
+    assert same_title(same_title(one)) == same_title(one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ė", "e"),
+        ("Żar", "Zar"),
+        ("ï", "i"),
+        ("i\u0301\u0307", "í"),
         ("A Robot", "Robot"),
         ("A Robot", "ARobot"),
         ("Résumé", "Resume"),

@@ -430,16 +430,15 @@ def models(
         _print_json(rows)
         return
     table = Table(title=_text(f"Models of {registry.name}"))
-    for name in ("version", "", "created (UTC)", "videos", *LISTED):
-        table.add_column(
-            name, justify="right" if name in ("version", "videos", *LISTED) else "left"
-        )
+    for name in ("version", "", "created (UTC)", "videos", "among titles", *LISTED):
+        table.add_column(name, justify="left" if name in ("", "created (UTC)") else "right")
     for row in rows:
         table.add_row(
             str(row["version"]),
             "champion" if row["champion"] else "" if row["weights"] else "weights deleted",
             row["created"][:16].replace("T", " "),
             str(row["videos"]),
+            f"{row['titles']:.0f}" if row["titles"] else "–",
             *(f"{row['metrics'][name]:.3f}" if name in row["metrics"] else "" for name in LISTED),
         )
     console = Console()
@@ -466,6 +465,7 @@ def _row(
         "champion": is_champion,
         "created": version.created.isoformat(),
         "videos": version.examples.rows,
+        "titles": version.gallery,
         "metrics": version.metrics,
         "model": f"{workspace}/{kept}" if kept else version.model.path,
         "weights": version.model.is_there(workspace),

@@ -29,7 +29,7 @@ def measured(versions: Sequence[Version]) -> list[Line]:
 
     Figures among different numbers of titles are not comparable, so that number stands first.
     """
-    galleries = [f"{each.gallery:.0f}" if each.gallery else "" for each in versions]
+    galleries = [f"{each.gallery:.0f}" if each.gallery else "–" for each in versions]
     metrics = [Line(name, [_with_interval(each, name) for each in versions]) for name in LISTED]
     return [Line("among so many titles", galleries), *metrics]
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from thumbtune.channel.registry import Registry
-from thumbtune.data.splits import Assigned, SplitVideo
+from thumbtune.data.near_duplicates import Look
+from thumbtune.data.splits import Assigned, SplitVideo, linking
 from thumbtune.data.thumbnails import Example
 from thumbtune.parameters import SplitParameters
 from thumbtune.store.workspace import Table
@@ -63,12 +64,18 @@ def assigned_before(registry: Registry, parameters: SplitParameters, videos: Tab
 
 
 def keep_assigned(
-    registry: Registry, parameters: SplitParameters, videos: Table, splits: Table, last: int
+    registry: Registry,
+    parameters: SplitParameters,
+    videos: Table,
+    splits: Table,
+    last: int,
+    looks: Table | None = None,
 ) -> bool:
     """Write down what a run has assigned: a table of `SplitVideo`.
 
     Args:
         last: number of the last record that was known when the list was split.
+        looks: rows of `Look`, of which each video's picture is kept.
 
     Returns:
         False if another run, such as a sweep, has assigned videos since: what was written first
@@ -79,18 +86,24 @@ def keep_assigned(
     records = registry.records(FOLDER, Assignment)
     if records and records[-1].number > last:
         return False
-    known = set(_all(_alike(records, parameters)))
-    rows = registry.workspace.read_table(splits, SplitVideo)
-    new = [row for video in rows if (row := Assigned.of(video)) not in known]
+    known = {row.id: row for row in _all(_alike(records, parameters))}
+    seen = registry.workspace.read_table(looks, Look) if looks else []
+    pictures = {look.id: look.picture for look in seen}
+    split = registry.workspace.read_table(splits, SplitVideo)
+    alike = {video.id: video.look for video in split if video.look}
+    links = linking(split, list(known.values()), alike, pictures)  # they may be left out one day
+    rows = [
+        Assigned.of(video, pictures.get(video.id, "")) for video in split if video.id not in links
+    ]
+    new = [row for row in rows if row.id not in known or known[row.id].then(row) != known[row.id]]
     return not new or _append(registry, last, parameters, videos.fingerprint, new) is not None
 
 
 def _all(assignments: Iterable[Assignment]) -> list[Assigned]:
-    """Of each video the split that it was given first, and its newest title; by id."""
+    """Of each video the split that it was given first, its newest title and picture; by id."""
     rows: dict[str, Assigned] = {}
     for row in (row for each in assignments for row in each.assigned):
-        first = rows.get(row.id, row)
-        rows[row.id] = row.model_copy(update={"split": first.split})
+        rows[row.id] = rows.get(row.id, row).then(row)
     return [rows[video] for video in sorted(rows)]
 
 
@@ -114,7 +127,7 @@ def _of_earlier_versions(registry: Registry, parameters: SplitParameters) -> lis
         alike = made_by.method == "hash" and _shares(made_by) == _shares(parameters)
         if alike and version.examples.is_whole(registry.workspace):
             examples = registry.workspace.read_table(version.examples, Example)
-            rows |= {row.id: Assigned.of(row) for row in examples}
+            rows |= {row.id: Assigned.of(row, row.image) for row in examples}
     return list(rows.values())
 
 

@@ -1,7 +1,8 @@
 """Which videos of a channel have the same thumbnail, or nearly the same.
 
-A picture is compared once, when it is new, and with those that share its words alone. What was
-found is kept in `looks/<channel>.safetensors`, so that five new videos cost five pictures.
+A picture is compared once, when it is new, and with those that share its words alone; with one that
+is away then, as that of a private video, when it is back. What was found is kept in
+`looks/<channel>.safetensors`, so that five new videos cost five pictures.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors import numpy as tensors
 from scipy.sparse import csr_array
+from threadpoolctl import threadpool_limits
 
 from thumbtune.data.looks import View, are_nearly_the_same, look_at
 from thumbtune.data.splits import joined_by
@@ -53,6 +55,8 @@ class Look(BaseModel):
     id: str
     look: str
     """Equal for thumbnails that are the same, or nearly."""
+    picture: str = ""
+    """Equal for the same picture at all times, while a look may change with what joins it."""
 
 
 class Seen(NamedTuple):
@@ -67,6 +71,8 @@ class Seen(NamedTuple):
     """Shape (pictures, 64)."""
     pairs: NDArray[np.int32]
     """Nearly the same: numbers of pictures, shape (pairs, 2)."""
+    put_off: NDArray[np.int32]
+    """To be compared when both are there, alike."""
 
     @classmethod
     def nothing(cls) -> Self:
@@ -76,7 +82,8 @@ class Seen(NamedTuple):
             np.zeros(0, np.int32),
             np.zeros(0, np.int32),
             np.zeros((0, 64), np.float32),
-            np.zeros((0, 2), np.int32),
+            _as_rows(()),
+            _as_rows(()),
         )
 
     @classmethod
@@ -117,11 +124,11 @@ def looks_of(workspace: Workspace, channel: str, thumbnails: Sequence[Thumbnail]
     file = f"looks/{channel}.safetensors"
     known = Seen.read(workspace, file)
     seen = compare(known, pictures, lambda picture: _load(workspace, picture))
-    if len(seen.names) > len(known.names):
+    if seen is not known:
         seen.keep(workspace, file)
     looks = dict(zip(seen.names, _groups(seen), strict=True))
     return [
-        Look(id=thumbnail.video_id, look=looks[name_of(thumbnail)])
+        Look(id=thumbnail.video_id, look=looks[name_of(thumbnail)], picture=thumbnail.image)
         for thumbnail in thumbnails
         if thumbnail.image
     ]
@@ -140,38 +147,56 @@ def _load(workspace: Workspace, picture: Picture) -> list[View]:
 def compare(
     known: Seen, pictures: dict[str, Picture], load: Callable[[Picture], list[View]]
 ) -> Seen:
-    """Look at pictures that are new, and compare them with all."""
+    """Look at pictures that are new, and compare them with all; and what was put off.
+
+    Returns:
+        `known` itself if there is nothing to compare.
+    """
     there = set(known.names)
     new = [name for name in pictures if name not in there]
-    if not new:
+    at_hand = {row for row, name in enumerate([*known.names, *new]) if name in pictures}
+    put_off = {(one, other) for one, other in known.put_off.tolist()}
+    if not new and not any(at_hand.issuperset(pair) for pair in put_off):
         return known
     load = lru_cache(IN_MEMORY)(load)
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(lambda name: _summary(load(pictures[name])), new))
-        seen = Seen(
-            known.names + new,
-            np.concatenate([known.words, *(words for words, _ in found)]),
-            np.concatenate([known.counts, [len(words) for words, _ in found]]).astype(np.int32),
-            np.concatenate([known.grids, np.stack([grid for _, grid in found])]),
-            known.pairs,
-        )
-        pairs = [
-            (row, other)
-            for row, other in sorted(likely_pairs(seen, len(known.names)))
-            if {seen.names[row], seen.names[other]} <= pictures.keys()
-        ]
+    # OpenCV solves for one map of six numbers by BLAS, whose threads would fight over the cores
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor() as pool:
+        summaries = list(pool.map(lambda name: _summary(load(pictures[name])), new))
+        seen = _with(known, new, summaries)
+        likely = put_off | (likely_pairs(seen, len(known.names)) if new else set())
+        pairs = sorted(pair for pair in likely if at_hand.issuperset(pair))
 
         def same(pair: tuple[int, int]) -> bool:
             one, other = (load(pictures[seen.names[row]]) for row in pair)
             return are_nearly_the_same(one, other)
 
         alike = [pair for pair, yes in zip(pairs, pool.map(same, pairs), strict=True) if yes]
-    more = np.array(alike, np.int32).reshape(-1, 2)
-    return seen._replace(pairs=np.concatenate([seen.pairs, more]))
+    return seen._replace(
+        pairs=np.concatenate([seen.pairs, _as_rows(alike)]),
+        put_off=_as_rows(sorted(likely.difference(pairs))),
+    )
 
 
-def _summary(views: Sequence[View]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """A picture's hashed words, shape (words,), and its grid."""
+def _as_rows(pairs: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
+    return np.array(pairs, np.int32).reshape(-1, 2)
+
+
+Summary = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""A picture's hashed words, shape (words,), and its grid."""
+
+
+def _with(known: Seen, new: Sequence[str], summaries: Sequence[Summary]) -> Seen:
+    """Pictures that are not compared yet, after those that were."""
+    counts = np.array([len(words) for words, _ in summaries], np.int32)
+    return known._replace(
+        names=[*known.names, *new],
+        words=np.concatenate([known.words, *(words for words, _ in summaries)]),
+        counts=np.concatenate([known.counts, counts]),
+        grids=np.concatenate([known.grids, *(grid[None] for _, grid in summaries)]),
+    )
+
+
+def _summary(views: Sequence[View]) -> Summary:
     bits = np.unpackbits(np.concatenate([view.words for view in views]), axis=1)
     hashed = bits[:, _draws()] @ (1 << np.arange(BITS)) + (np.arange(TABLES) << BITS)
     return np.unique(hashed).astype(np.int32), views[-1].grid

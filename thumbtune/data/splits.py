@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, Self, cast
 
@@ -68,16 +68,39 @@ def joined_by(shares: Sequence[Sequence[str]]) -> NDArray[np.intp]:
 def fold_numbers(rows: Sequence[SplitVideo], seed: int, folds: int = FOLDS) -> NDArray[np.intp]:
     """The fold of each video, from 0 up, shape (videos,): what belongs together is in one.
 
-    They have nearly equal numbers of groups (scikit-learn's GroupKFold).
-    """
-    from sklearn.model_selection import GroupKFold  # two seconds
+    Their numbers of groups differ by one at most. The order of the rows does not count, and a new
+    video moves few of the others: each group has a fold that it is put into as long as there is
+    room (consistent hashing with bounded loads: arXiv:1608.01350).
 
-    numbers = np.empty(len(rows), np.intp)
-    kfold = GroupKFold(folds, shuffle=True, random_state=seed)
-    parts = kfold.split(numbers, groups=number_groups(rows))
-    for number, (_, held_out) in enumerate(parts):
-        numbers[held_out] = number
-    return numbers
+    Raises:
+        SplitTooSmallError: there are fewer groups than folds.
+    """
+    numbers = number_groups(rows).tolist()
+    groups = defaultdict[int, list[Video]](list)
+    for row, number in zip(rows, numbers, strict=True):
+        groups[number].append(row)
+    if len(groups) < folds:
+        raise SplitTooSmallError(
+            f"{len(rows)} videos are {len(groups)} groups that share a title or nearly a picture: "
+            f"too few for {folds} folds. Add videos (a lower videos.min_duration_seconds keeps "
+            "more), or ask for fewer folds."
+        )
+    keys = {f"{seed} {_group_key(group)}": number for number, group in groups.items()}
+    fold_of = {keys[key]: fold for key, fold in _dealt(sorted(keys, key=_unit_hash), folds)}
+    return np.array([fold_of[number] for number in numbers], np.intp)
+
+
+def _dealt(keys: Sequence[str], folds: int) -> Iterator[tuple[str, int]]:
+    """Keys with their folds: each its own, or the next one that has room."""
+    least, larger = divmod(len(keys), folds)
+    sizes = [0] * folds
+    for key in keys:
+        first = int(_unit_hash(f"fold of {key}") * folds)
+        turn = ((first + step) % folds for step in range(folds))
+        fold = next(fold for fold in turn if sizes[fold] < least + (larger > 0))
+        larger -= sizes[fold] == least
+        sizes[fold] += 1
+        yield key, fold
 
 
 class Assigned(BaseModel):
@@ -89,11 +112,29 @@ class Assigned(BaseModel):
     split: Split
     title: str
     """As it was then: a video of equal title joins it, also when it is gone."""
+    picture: str = ""
+    """The file of its thumbnail, named by the hash of its bytes: so does a video of that picture,
+    such as one that is uploaded again under another title. Empty if it had none, and in what an
+    earlier thumbtune wrote."""
 
     @classmethod
-    def of(cls, video: SplitVideo) -> Self:
+    def of(cls, video: SplitVideo, picture: str = "") -> Self:
         """As it is written down."""
-        return cls(id=video.id, split=video.split, title=video.title)
+        return cls(id=video.id, split=video.split, title=video.title, picture=picture)
+
+    @property
+    def shares(self) -> list[str]:
+        """What a video may have in common with it when it is gone."""
+        return [f"title {same_title(self.title)}", *_as_shared(self.picture)]
+
+    def then(self, later: Self) -> Self:
+        """What is known of it after it was written down again: its split stays."""
+        picture = later.picture or self.picture  # a thumbnail may fail for a day
+        return later.model_copy(update={"split": self.split, "picture": picture})
+
+
+def _as_shared(picture: str) -> list[str]:
+    return [f"picture {picture}"] if picture else []
 
 
 class SplitTooSmallError(UserError, ValueError):
@@ -114,12 +155,17 @@ def divide_videos(
     seed: int,
     assigned: Sequence[Assigned] = (),
     looks: Mapping[str, str] = NO_LOOKS,
+    pictures: Mapping[str, str] = NO_LOOKS,
+    leaves_out: bool = False,
 ) -> list[SplitVideo]:
     """Give each video its split; the order of the videos stays.
 
     Args:
         assigned: what the method `hash` keeps to; each video once.
         looks: video → what its thumbnail looks like; equal for those that are nearly the same.
+        pictures: video → its thumbnail as `Assigned` keeps it.
+        leaves_out: whether the method `hash` leaves out videos that are `linking`, by which train
+            would know of test.
 
     Raises:
         SplitTooSmallError: a split has fewer than `parameters.min_rows` videos.
@@ -128,16 +174,21 @@ def divide_videos(
     """
     match parameters.method:
         case "hash":
-            splits = hash_splits(videos, parameters.train, parameters.valid, assigned, looks)
+            shares = parameters.train, parameters.valid
+            splits = hash_splits(videos, *shares, assigned, looks, pictures)
         case "shuffle":
             splits = shuffled_splits(len(videos), parameters.train, parameters.valid, seed)
         case "given":
             splits = given_splits(videos)
         case "time":
             splits = time_splits(videos, parameters.train, parameters.valid, looks)
+    links = set[str]()
+    if leaves_out and parameters.method == "hash":
+        links = linking(videos, assigned, looks, pictures)
     rows = [
         SplitVideo(**video.model_dump(exclude={"split"}), split=split, look=looks.get(video.id, ""))
         for video, split in zip(videos, splits, strict=True)
+        if video.id not in links
     ]
     check_sizes(rows, parameters.min_rows)
     return rows
@@ -149,43 +200,93 @@ def hash_splits(
     valid: float,
     assigned: Sequence[Assigned] = (),
     looks: Mapping[str, str] = NO_LOOKS,
+    pictures: Mapping[str, str] = NO_LOOKS,
 ) -> list[Split]:
     """Give each video the split it was assigned before, or else place it by a hash.
 
     A video joins those that it belongs with: of its title (`same_title`), or of nearly the same
-    thumbnail. Those that are all new go together, placed by the id of the oldest one, so that what
-    is split anew on another machine is split alike. Without dates they are placed by their title,
-    as it is spelled first in the order of characters. A cover that many videos have is no test: if
-    more than a tenth have it, they train.
+    thumbnail; of those that are gone, of the same. Those that are all new go together, placed by
+    the id of the oldest one, so that what is split anew on another machine is split alike. Without
+    dates they are placed by their title, as it is spelled first in the order of characters. A
+    cover that many videos have is no test: if more than a tenth have it, they train.
     """
     own = {each.id: each.split for each in assigned}
-    here = {video.id for video in videos}
-    gone = [each for each in assigned if each.id not in here]
-    shares = [shared_by(video, looks.get(video.id, "")) for video in videos]
-    numbers = joined_by([*shares, *([f"title {same_title(each.title)}"] for each in gone)]).tolist()
-    groups: defaultdict[int, list[Video]] = defaultdict(list)
-    for number, video in zip(numbers, videos, strict=False):
-        groups[number].append(video)
-    left: defaultdict[int, list[Split]] = defaultdict(list)
-    for number, each in zip(numbers[len(videos) :], gone, strict=True):
-        left[number].append(each.split)
+    shares = _shares_of(videos, looks, pictures)
+    known = _known_beside(shares, assigned)
+    links = _linking(shares, known)
+    of_id = {video.id: video for video in videos}
     most = max(MANY, len(videos) / 10)
 
-    def split_of(number: int, group: list[Video]) -> Split:
-        """If a group is in several, since a title was edited, it is train: there it is known."""
-        known = [own[video.id] for video in group if video.id in own] or left[number]
-        if known:
-            return min(known, key=SPLITS.index)
-        covers = Counter(looks[video.id] for video in group if video.id in looks)
+    def split_of(group: list[str]) -> Split:
+        """If it is of several, it is train: there it is known."""
+        if beside := [split for id_ in group for split in known[id_]]:
+            return min(beside, key=SPLITS.index)
+        covers = Counter(looks[id_] for id_ in group if id_ in looks)
         if max(covers.values(), default=0) > most:
             return "train"
-        return _split_at(_unit_hash(_group_key(group)), train, valid)
+        return _split_at(_unit_hash(_group_key([of_id[id_] for id_ in group])), train, valid)
 
-    of_group = {number: split_of(number, group) for number, group in groups.items()}
-    return [
-        own.get(video.id) or of_group[number]
-        for video, number in zip(videos, numbers, strict=False)
-    ]
+    groups = _together({id_: shares[id_] for id_ in known if id_ not in links})
+    for group in [*groups, *([id_] for id_ in links)]:
+        own |= dict.fromkeys(group, split_of(group))
+    return [own[video.id] for video in videos]
+
+
+def linking(
+    videos: Sequence[Video],
+    assigned: Sequence[Assigned],
+    looks: Mapping[str, str] = NO_LOOKS,
+    pictures: Mapping[str, str] = NO_LOOKS,
+) -> set[str]:
+    """Ids of new videos that belong with videos of several splits: with one by the title and with
+    another by the thumbnail, or through other new ones."""
+    shares = _shares_of(videos, looks, pictures)
+    return _linking(shares, _known_beside(shares, assigned))
+
+
+def _linking(shares: Mapping[str, list[str]], known: Mapping[str, set[Split]]) -> set[str]:
+    """The same, of what each video has and of the splits beside each new one."""
+    links = {id_ for id_, splits in known.items() if len(splits) > 1}
+    for group in _together({id_: shares[id_] for id_ in known if id_ not in links}):
+        if len({split for id_ in group for split in known[id_]}) > 1:
+            links |= {id_ for id_ in group if known[id_]}
+    return links
+
+
+def _shares_of(
+    videos: Sequence[Video], looks: Mapping[str, str], pictures: Mapping[str, str]
+) -> dict[str, list[str]]:
+    return {
+        video.id: [
+            *shared_by(video, looks.get(video.id, "")),
+            *_as_shared(pictures.get(video.id, "")),
+        ]
+        for video in videos
+    }
+
+
+def _known_beside(
+    shares: Mapping[str, list[str]], assigned: Sequence[Assigned]
+) -> dict[str, set[Split]]:
+    """New video → the splits of those with which it has something in common, here or gone."""
+    held: dict[str, Split] = {}
+    for each in assigned:
+        for key in shares.get(each.id, each.shares):
+            held[key] = min(held.get(key, each.split), each.split, key=SPLITS.index)
+    new = shares.keys() - {each.id for each in assigned}
+    return {
+        id_: {held[key] for key in keys if key in held}
+        for id_, keys in shares.items()
+        if id_ in new
+    }
+
+
+def _together(shares: Mapping[str, list[str]]) -> list[list[str]]:
+    """The ids of videos that belong together."""
+    groups: defaultdict[int, list[str]] = defaultdict(list)
+    for number, id_ in zip(joined_by(list(shares.values())).tolist(), shares, strict=True):
+        groups[number].append(id_)
+    return list(groups.values())
 
 
 def _group_key(group: Sequence[Video]) -> str:
@@ -285,8 +386,9 @@ def seen_in_train(rows: Sequence[SplitVideo]) -> dict[str, int]:
 
 JOINS = "hash puts a new video beside those of its title or of nearly the same thumbnail."
 APART = {
-    "hash": "a video keeps its split when its title or its thumbnail is changed. Other shares "
-    "(split.train, split.valid) split all anew, what belongs together in one.",
+    "hash": "a video keeps its split when its title or its thumbnail is changed, or a later one "
+    "links it with another split. Other shares (split.train, split.valid) split all anew, what "
+    "belongs together in one.",
     "shuffle": JOINS,
     "given": JOINS,
 }

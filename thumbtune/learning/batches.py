@@ -19,7 +19,11 @@ LABEL = "label"
 """Column of a dataset for several processes: 1, and 0 in its last row, which fills shares up."""
 
 
-def with_filler(columns: dict[str, list[str]]) -> dict[str, list[Any]]:
+Columns = dict[str, list[Any]]
+"""What a dataset has, by its columns' names."""
+
+
+def with_filler(columns: Columns) -> Columns:
     """The columns with one more row, which `EqualShares` fills batches with."""
     labels = [1] * len(columns["anchor"]) + [0]
     return {**{name: [*rows, rows[0]] for name, rows in columns.items()}, LABEL: labels}
@@ -40,9 +44,9 @@ class DistinctBatches(DefaultBatchSampler):
         batch_size: rows of a batch at most.
     """
 
-    def __init__(self, dataset: Dataset, batch_size: int, **options: Any) -> None:
-        super().__init__(dataset, batch_size=batch_size, **options)
-        self.values = _values_of_rows(dataset)
+    def __init__(self, columns: Columns, batch_size: int, **options: Any) -> None:
+        super().__init__(columns["anchor"], batch_size=batch_size, **options)
+        self.values = _values_of_rows(columns)
         rows_of = Counter(value for values in self.values for value in values)
         self.rivals = np.array([sum(rows_of[value] for value in row) for row in self.values])
         fewest = -(-len(self.values) // batch_size)
@@ -88,9 +92,8 @@ class DistinctBatches(DefaultBatchSampler):
         return batches
 
 
-def _values_of_rows(dataset: Dataset) -> list[frozenset[str]]:
+def _values_of_rows(columns: Columns) -> list[frozenset[str]]:
     """What no other row of a batch may have."""
-    columns = dataset.with_format(None).to_dict()
     titles = [columns[name] for name in ("positive", "negative") if name in columns]
     pictures = [f"picture {anchor}" for anchor in columns["anchor"]]
     alike = [[f"title {same_title(title)}" for title in column] for column in titles]
@@ -128,7 +131,9 @@ class EqualShares(DefaultBatchSampler):
         return len(self.sampler) * self.processes
 
 
-def no_duplicates_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultBatchSampler:
+def no_duplicates_sampler(
+    dataset: Dataset | Columns, batch_size: int, **options: Any
+) -> DefaultBatchSampler:
     """`DistinctBatches`, for this process its share of them.
 
     Args:
@@ -136,18 +141,21 @@ def no_duplicates_sampler(dataset: Dataset, batch_size: int, **options: Any) -> 
         batch_size: rows of a batch that one process has. Of several processes this holds for their
             rows together, since the loss compares them all.
     """
-    rows, processes = _without_filler(dataset), get_world_size()
+    columns, processes = _without_filler(dataset), get_world_size()
     options["drop_last"] = False
-    return _shared(DistinctBatches(rows, batch_size * processes, **options), len(rows))
+    whole = DistinctBatches(columns, batch_size * processes, **options)
+    return _shared(whole, len(columns["anchor"]))
 
 
-def plain_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultBatchSampler:
+def plain_sampler(
+    dataset: Dataset | Columns, batch_size: int, **options: Any
+) -> DefaultBatchSampler:
     """The Trainer's own batches: the rows of a seeded shuffle, one after the other.
 
     Args:
         dataset, batch_size: as in `no_duplicates_sampler`.
     """
-    rows, processes = _without_filler(dataset), get_world_size()
+    rows, processes = _without_filler(dataset)["anchor"], get_world_size()
     options["drop_last"] = False
     shuffled = SeedableRandomSampler(
         rows, generator=options["generator"], data_seed=options["seed"]
@@ -156,8 +164,10 @@ def plain_sampler(dataset: Dataset, batch_size: int, **options: Any) -> DefaultB
     return _shared(whole, len(rows))
 
 
-def _without_filler(dataset: Dataset) -> Dataset:
-    return dataset.select(range(len(dataset) - (LABEL in dataset.column_names)))
+def _without_filler(dataset: Dataset | Columns) -> Columns:
+    columns: Columns = dataset if isinstance(dataset, dict) else dataset.with_format(None).to_dict()
+    rows = len(columns["anchor"]) - (LABEL in columns)
+    return {name: column[:rows] for name, column in columns.items()}
 
 
 def _shared(whole: DefaultBatchSampler, filler: int) -> DefaultBatchSampler:

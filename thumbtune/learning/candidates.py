@@ -64,11 +64,24 @@ def given_candidate(base: Recipe) -> Candidate:
     return Candidate(name="the given hyperparameters", recipe=base)
 
 
-def article_candidate(base: Recipe) -> Candidate:
-    """The same with the article's hyperparameters, to its last epoch."""
+def article_recipe(base: Recipe, compares_titles: bool = True) -> Recipe:
+    """The article's hyperparameters, negatives and last epoch; the rest is as in the base.
+
+    Negatives that came with the videos stay, and without a text model the base's own: nobody who
+    asks for others waits for the download of one.
+
+    Args:
+        compares_titles: whether there is a text model.
+    """
     values = {name: getattr(ARTICLE, name) for name in SEARCHED} | {"keep_best_epoch": False}
-    training = base.training.model_copy(update=values)
-    recipe = base.model_copy(update={"training": training})
+    training, negatives = base.training.model_copy(update=values), base.negatives
+    if compares_titles and negatives.method != "given":
+        negatives = negatives.model_copy(update={"method": "least_similar"})
+    return Recipe(training=training, negatives=negatives)
+
+
+def article_candidate(recipe: Recipe) -> Candidate:
+    """What `article_recipe` makes of a run's parameters."""
     return Candidate(name="the article's recipe", recipe=recipe)
 
 

@@ -7,7 +7,7 @@ takes only K (K + 1) / 2 trainings of a candidate.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from sentence_transformers import SentenceTransformer
 
 from thumbtune.clip.ends import KINDS
+from thumbtune.clip.features import title_key
 from thumbtune.data.splits import number_groups
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import (
@@ -32,7 +33,7 @@ from thumbtune.learning.evaluation import Embedded, NotFiniteError, embed_videos
 from thumbtune.learning.full_batches import FullBatches, train_on_all
 from thumbtune.learning.grid import best_form
 from thumbtune.learning.intervals import design_effect
-from thumbtune.learning.pooled import Pooled, end_of
+from thumbtune.learning.pooled import Matrix, Pooled, end_of, pooled_of
 from thumbtune.learning.recipes import RecipeTrainer
 from thumbtune.metrics import PRIMARY, described
 from thumbtune.progress import progress
@@ -44,12 +45,15 @@ PRIORS = (0.0, 0.2, 0.5, 0.8, 0.95)
 """With few pairs, or a CLIP that knows such pictures, the prior should weigh much."""
 FORMS = [ClosedForm(ridge=ridge, prior=prior) for ridge, prior in product(RIDGES, PRIORS)]
 
-FROM_UNTOUCHED = FullBatches(steps=50, pace=0.02)
-FROM_CLOSED_FORM = FullBatches(steps=30, pace=0.007)
-"""Twice the steps at little more than half the pace take twice as long, and gain nothing."""
+FROM_UNTOUCHED = FullBatches(steps=30, pace=0.03)
+FROM_CLOSED_FORM = FullBatches(steps=20, pace=0.01)
+"""More steps at a lower pace take longer, and gain nothing: docs/benchmarks.md, Quality."""
 
 MOST_AT_ONCE = 1000
 """Pairs of a full batch: its similarities and what Adam does with them take seconds beyond."""
+
+MOST_KEPT = 10_000
+"""Videos of which embeddings are kept for a cross-fit: 60 MB a candidate at 768 dimensions."""
 
 Out = frozenset[int]
 """Numbers of folds that are left out."""
@@ -110,11 +114,14 @@ class Learner:
         self.numbers = list(range(int(folds.max()) + 1))
         trainer.do(UNTOUCHED, examples)  # it has one head, which another may have trained
         self.pooled = Pooled.of(trainer.head, examples)
+        self.negatives = _pooled_negatives(trainer.head, examples)
         self.untouched = maps_of(end_of(trainer.head))
         self.lowered = end_of(trainer.head).lowered
         self.trains = has_maps_to_train(trainer.head)
         self._solved: dict[tuple[ClosedForm, Out], Maps] = {}
         self._gains: dict[tuple[Candidate, Out], NDArray[np.float64]] = {}
+        self._out_of_fold: dict[tuple[Candidate, Out], Embedded] = {}
+        """The videos of the one fold that was left out."""
 
     def candidates(self, out: Out) -> list[Candidate]:
         """What is tried with some folds left out, of the closed form its best ridge and prior."""
@@ -139,7 +146,8 @@ class Learner:
 
         The untouched model is taken unless the best one beats it by more than a standard error.
         """
-        tried = [self._tried(candidate, out) for candidate in self.candidates(out)]
+        groups = number_groups(self._some(np.flatnonzero(self._learned(out))))
+        tried = [self._tried(candidate, out, groups) for candidate in self.candidates(out)]
         best_of_all = max(tried, key=lambda each: each.mrr)
         if best_of_all.above > best_of_all.error:
             why = f"does best in {len(self.numbers) - len(out)} folds"
@@ -153,7 +161,7 @@ class Learner:
         Args:
             candidate: what is done in each fold; None: what is chosen within the others.
         """
-        article = article_candidate(self.trainer.base)
+        article = article_candidate(self.trainer.article)
         outs = [frozenset({fold}) for fold in self.numbers]
         taken = []
         with progress("Choosing a recipe in each fold", len(outs)) as advance:
@@ -167,11 +175,10 @@ class Learner:
             chosen=self._assembled(taken),
         )
 
-    def _tried(self, candidate: Candidate, out: Out) -> Tried:
-        """On the videos of the folds that are not left out."""
+    def _tried(self, candidate: Candidate, out: Out, groups: NDArray[np.intp]) -> Tried:
+        """On the videos of the folds that are not left out, of which these are the groups."""
         gains = self._all_gains(candidate, out)
         difference = gains - self._all_gains(UNTOUCHED, out)
-        groups = number_groups(self._some(np.flatnonzero(self._learned(out))))
         effect = design_effect(difference, groups)
         error = np.sqrt(difference.var(ddof=1) / len(difference) * effect)
         above = float(difference.mean())
@@ -181,10 +188,11 @@ class Learner:
         """Of each video that is not left out, by the model that left out its fold too."""
         without = frozenset() if candidate.changes_nothing else out
         outs = {fold: without | {fold} for fold in self.numbers if fold not in out}
-        self._learn(candidate, [o for o in outs.values() if (candidate, o) not in self._gains])
+        done = _nameless(candidate)
+        self._learn(candidate, [each for each in outs.values() if (done, each) not in self._gains])
         gains = np.zeros(len(self.examples))
         for fold, each in outs.items():
-            gains[self._rows(fold)] = self._gains[candidate, each][self._rows(fold)]
+            gains[self._rows(fold)] = self._gains[done, each][self._rows(fold)]
         return gains[self._learned(out)]
 
     def _learn(self, candidate: Candidate, outs: Sequence[Out]) -> None:
@@ -192,24 +200,27 @@ class Learner:
 
         A Trainer's recipe changes the one head that there is, so it is scored before the next.
         """
-        if candidate.recipe is None:
-            for out, maps in zip(outs, self._maps(candidate, outs), strict=True):
-                self._score(candidate, out, partial(self._by, maps))
-        else:
-            for out in outs:
-                model = self._trained(candidate, out)
-                self._score(candidate, out, partial(self._by_model, model))
+        for out, embed in zip(outs, self._taught(candidate, outs), strict=True):
+            gains = np.zeros(len(self.examples))
+            try:
+                for fold in out:
+                    rows, embedded = self._rows(fold), embed(fold)
+                    rank = embedded.rankings(self.pooled.texts[rows], None)[""].rank
+                    gains[rows] = described(PRIMARY).metric.gain(rank)
+                    if len(out) == 1:
+                        self._keep(candidate, out, embedded)
+            except NotFiniteError:  # diverged
+                logger.warning("%s diverges", candidate.told)
+            self._gains[_nameless(candidate), out] = gains
 
-    def _score(self, candidate: Candidate, out: Out, embed: Callable[[int], Embedded]) -> None:
-        gains = np.zeros(len(self.examples))
-        try:
-            for fold in out:
-                texts = self.pooled.texts[self._rows(fold)]
-                rank = embed(fold).rankings(texts, None)[""].rank
-                gains[self._rows(fold)] = described(PRIMARY).metric.gain(rank)
-        except NotFiniteError:  # diverged
-            logger.warning("%s diverges", candidate.told)
-        self._gains[candidate, out] = gains
+    def _taught(
+        self, candidate: Candidate, outs: Sequence[Out]
+    ) -> Iterator[Callable[[int], Embedded]]:
+        """What embeds the videos of a fold, after learning from all folds but those of each out."""
+        if self.trains and candidate.recipe is None:
+            yield from (partial(self._by, maps) for maps in self._maps(candidate, outs))
+        else:
+            yield from (partial(self._by_model, self._trained(candidate, out)) for out in outs)
 
     def _trained(self, candidate: Candidate, out: Out) -> SentenceTransformer:
         """With negatives that are mined among the rows that are learned from."""
@@ -240,9 +251,12 @@ class Learner:
         return self.pooled.some(np.flatnonzero(self._learned(out)))
 
     def _by(self, maps: Maps, fold: int) -> Embedded:
-        outputs = self.pooled.some(self._rows(fold)).outputs
+        rows = self._rows(fold)
+        outputs = self.pooled.some(rows).outputs
         images, titles = (_unit(maps.embed(kind, outputs[kind])) for kind in KINDS)
-        return Embedded(images, titles)
+        if self.negatives is None:
+            return Embedded(images, titles)
+        return Embedded(images, titles, _unit(maps.embed("text", self.negatives[rows])))
 
     def _by_model(self, model: SentenceTransformer, fold: int) -> Embedded:
         return embed_videos(model, self.trainer.workspace, self._some(self._rows(fold)))
@@ -250,11 +264,24 @@ class Learner:
     def _assembled(self, candidates: Sequence[Candidate]) -> Embedded:
         """All videos, those of each fold by its candidate, which has learned from all others."""
         parts = [
-            self._by_model(self._trained(candidate, frozenset({fold})), fold)
+            self._embedded(candidate, fold)
             for fold, candidate in zip(self.numbers, candidates, strict=True)
         ]
         back = np.argsort(np.concatenate([self._rows(fold) for fold in self.numbers]))
         return Embedded.joined(parts, back)
+
+    def _embedded(self, candidate: Candidate, fold: int) -> Embedded:
+        out = frozenset({fold})
+        if known := self._out_of_fold.get((_nameless(candidate), out)):
+            return known
+        (embed,) = self._taught(candidate, [out])
+        embedded = embed(fold)
+        self._keep(candidate, out, embedded)
+        return embedded
+
+    def _keep(self, candidate: Candidate, out: Out, embedded: Embedded) -> None:
+        if len(self.examples) <= MOST_KEPT:
+            self._out_of_fold[_nameless(candidate), out] = embedded
 
     def _rows(self, fold: int) -> NDArray[np.intp]:
         return np.flatnonzero(self.folds == fold)
@@ -264,6 +291,23 @@ class Learner:
 
     def _some(self, rows: NDArray[np.intp]) -> list[Example]:
         return [self.examples[row] for row in rows]
+
+
+def _pooled_negatives(head: SentenceTransformer, examples: Sequence[Example]) -> Matrix | None:
+    """As `Pooled` has titles, shape (videos, width); None unless all have a negative title."""
+    titles = [example.title_neg for example in examples if example.title_neg]
+    if len(titles) < len(examples):
+        return None
+    return pooled_of(end_of(head), list(map(title_key, titles))).cpu().double().numpy()
+
+
+def _nameless(candidate: Candidate) -> Candidate:
+    """What is done, by whatever name; no epoch is the best one where nothing validates."""
+    recipe = candidate.recipe
+    if recipe:
+        training = recipe.training.model_copy(update={"keep_best_epoch": False})
+        recipe = recipe.model_copy(update={"training": training})
+    return candidate.model_copy(update={"name": "", "recipe": recipe})
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float32]:

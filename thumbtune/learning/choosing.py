@@ -41,6 +41,8 @@ class Plan(BaseModel):
     figures: dict[str, Evaluation] = {}
     """Of the article's recipe, `article`, and of a cross-fit `untouched` and `chosen` too. None of
     a model that would be trained whole for it."""
+    article_told: str = ""
+    """How the article's recipe, as it was measured, is not the article's; mostly nothing."""
     seconds: float = 0.0
     """That the choice has taken."""
 
@@ -81,7 +83,8 @@ def plan_run(
         else:
             plan = _held_out(trainer, rows, others) if asked else _given(trainer, "given")
             plan = plan.model_copy(update={"figures": _article_on_test(trainer, rows)})
-    return plan.model_copy(update={"seconds": time.process_time() - started})
+    told, seconds = _told_of_article(trainer), time.process_time() - started
+    return plan.model_copy(update={"article_told": told, "seconds": seconds})
 
 
 def _given(trainer: RecipeTrainer, why: str) -> Plan:
@@ -105,14 +108,27 @@ def _held_out(trainer: RecipeTrainer, rows: Sequence[Example], others: Sequence[
 
 def _article_on_test(trainer: RecipeTrainer, rows: Sequence[Example]) -> dict[str, Evaluation]:
     """The article's recipe, which learns from train."""
-    train = [row for row in rows if row.split == "train"]
-    model = trainer.do(article_candidate(trainer.base), train)
+    mined, negatives = rows, trainer.article.negatives
+    if negatives != trainer.base.negatives:
+        mined = trainer.with_negatives(rows, negatives)
+    train = [row for row in mined if row.split == "train"]
+    model = trainer.do(article_candidate(trainer.article), train)
     parts: dict[str, Measured] = {}
     for split in SPLITS:
         part = [row for row in rows if row.split == split]
         parts[split] = embed_videos(model, trainer.workspace, part), part, None
     how = trainer.parameters.evaluation
     return {"article": kept(trainer.workspace, _called(trainer, "article"), parts, how)}
+
+
+def _told_of_article(trainer: RecipeTrainer) -> str:
+    method = trainer.article.negatives.method
+    if method in ("least_similar", "given"):
+        return ""
+    return (
+        "The article's negatives are the least similar titles. This run compares no titles, so "
+        f"the article's recipe was measured with negatives.method {method}."
+    )
 
 
 def _called(trainer: RecipeTrainer, name: str) -> ModelReference:
@@ -125,6 +141,8 @@ def _crossed(trainer: RecipeTrainer, rows: Sequence[Example], asked: bool) -> Pl
         choice = learner.choose()
         candidate, tried, why = choice.taken, choice.tried, choice.why
         crossed = learner.cross_fit()
+        if candidate.changes_nothing:  # the choice of other folds may be another, but is not kept
+            crossed = crossed._replace(chosen=crossed.untouched)
     else:
         candidate, tried, why = given_candidate(trainer.base), [], "given"
         crossed = learner.cross_fit(candidate)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thumbtune.clip.ends import KINDS, Kind
 from thumbtune.clip.head import Head
-from thumbtune.learning.pooled import Matrix
+from thumbtune.learning.pooled import ROUNDING, Matrix
 
 FAINT = 1e-6
 """Singular values below this share of the largest are rounding: eigenvalues of squares have half of
@@ -48,18 +48,6 @@ class Maps(NamedTuple):
         return (pooled - self.means[kind]) @ self.maps[kind].T
 
 
-class Parts(NamedTuple):
-    """What the pairs tell and what was held before, whitened: M and Z of `Whitened.solve`."""
-
-    image: Matrix
-    """What each direction is multiplied by, shape (width,)."""
-    text: Matrix
-    told: Matrix
-    """Shape (width of images, width of texts)."""
-    before: Matrix
-    """Not scaled yet."""
-
-
 class Whitened:
     """Pairs in the directions of their covariances, from which maps follow for any ridge and prior.
 
@@ -67,7 +55,8 @@ class Whitened:
         pooled: what is learned from, shape (pairs, width) each.
         projections: of the untouched model, shape (dimensions, width) each.
         centred: the kinds whose mean is subtracted; a model may have no place for that.
-        widths: of the whole space where all this is in coordinates of a part of it.
+        widths: of the whole space where all this is in coordinates of a part of it; then `axes` are
+            all of that part's, else those alone along which the pairs vary.
     """
 
     def __init__(
@@ -77,7 +66,7 @@ class Whitened:
         centred: Collection[Kind] = KINDS,
         widths: dict[Kind, int] | None = None,
     ) -> None:
-        self.dimensions = len(projections["image"])
+        self.projections, self.dimensions = projections, len(projections["image"])
         self.widths = widths or {kind: values.shape[1] for kind, values in pooled.items()}
         self.means: dict[Kind, Matrix] = {
             kind: values.mean(axis=0) * (kind in centred) for kind, values in pooled.items()
@@ -86,12 +75,10 @@ class Whitened:
         self.variances: dict[Kind, Matrix] = {}
         self.axes: dict[Kind, Matrix] = {}
         for kind, values in moved.items():
-            self.variances[kind], self.axes[kind] = _principal(values)
+            self.variances[kind], self.axes[kind] = _principal(values, every=widths is not None)
         sides = self.axes["image"].T, self.axes["text"]
         cross = moved["image"].T, moved["text"] / len(moved["text"])
         self.cross = multi_dot([sides[0], *cross, sides[1]])
-        untouched = projections["image"].T, projections["text"]
-        self.prior = multi_dot([sides[0], *untouched, sides[1]])
 
     def solve(self, chosen: ClosedForm) -> Maps:
         """The maps; with the whole weight on the prior, the untouched cosines but for the means.
@@ -100,21 +87,34 @@ class Whitened:
         untouched W and V, scaled to the norm of M; of (1 - γ) M + γ Z = U S V' the maps are
         √S U' P and √S V' Q.
         """
-        image, text, told, before = self.parts(chosen.ridge)
+        told = multi_dot([self.axes["image"], self.told(chosen.ridge), self.axes["text"].T])
+        image, text = (
+            self._times(kind, chosen.ridge, -1, self.projections[kind]) for kind in KINDS
+        )
+        before = image.T @ text
         before *= np.linalg.norm(told) / (np.linalg.norm(before) or 1.0)
         u, s, v = _singular((1 - chosen.prior) * told + chosen.prior * before, self.dimensions)
-        roots = np.sqrt(s)
+        sides: dict[Kind, Matrix] = {"image": u, "text": v}
         maps: dict[Kind, Matrix] = {
-            "image": (self.axes["image"] @ (image[:, None] * u * roots)).T,
-            "text": (self.axes["text"] @ (text[:, None] * v * roots)).T,
+            kind: self._times(kind, chosen.ridge, 1, np.sqrt(s)[:, None] * side.T)
+            for kind, side in sides.items()
         }
         return Maps(self.means, maps)
 
-    def parts(self, ridge: float) -> Parts:
-        """With the whiteners of a ridge."""
-        image, text = ((self.variances[kind] + self.floor(kind, ridge)) ** -0.5 for kind in KINDS)
-        told = image[:, None] * self.cross * text
-        return Parts(image, text, told, self.prior / image[:, None] / text)
+    def told(self, ridge: float) -> Matrix:
+        """M in coordinates of the axes."""
+        image, text = (self.whitener(kind, ridge) for kind in KINDS)
+        return image[:, None] * self.cross * text
+
+    def whitener(self, kind: Kind, ridge: float) -> Matrix:
+        """What is multiplied along each axis, shape (axes,)."""
+        return np.asarray((self.variances[kind] + self.floor(kind, ridge)) ** -0.5, np.float64)
+
+    def _times(self, kind: Kind, ridge: float, power: int, rows: Matrix) -> Matrix:
+        """Rows times a power of the whitener; where the pairs do not vary it is the ridge's."""
+        elsewhere, axes = self.floor(kind, ridge) ** (-0.5 * power), self.axes[kind]
+        more = self.whitener(kind, ridge) ** power - elsewhere
+        return np.asarray(elsewhere * rows + (rows @ axes * more) @ axes.T, np.float64)
 
     def floor(self, kind: Kind, ridge: float) -> float:
         """What the ridge adds to each variance."""
@@ -122,14 +122,20 @@ class Whitened:
         return ridge * (mean or 1.0)  # of a single picture there is no variance
 
 
-def _principal(values: Matrix) -> tuple[Matrix, Matrix]:
-    """Variances about zero, shape (width,), and their directions as columns, all of the space's."""
+def _principal(values: Matrix, every: bool) -> tuple[Matrix, Matrix]:
+    """Variances about zero, and their directions as columns.
+
+    Args:
+        every: those too along which nothing varies.
+    """
     pairs, width = values.shape
-    if pairs < width:  # thrice as fast as the eigenvectors of their covariance
-        _, deviations, axes = np.linalg.svd(values)
-        return np.pad(deviations**2 / pairs, (0, width - pairs)), axes.T
-    variances, axes = np.linalg.eigh(values.T @ values / pairs)
-    return variances.clip(min=0), axes
+    if every or pairs >= width:
+        variances, axes = np.linalg.eigh(values.T @ values / pairs)
+        return variances.clip(min=0), axes
+    variances, sides = np.linalg.eigh(values @ values.T / pairs)
+    some = variances > ROUNDING * variances[-1]
+    axes = values.T @ sides[:, some] / np.sqrt(pairs * variances[some])
+    return variances[some], axes
 
 
 def _singular(matrix: Matrix, most: int) -> tuple[Matrix, Matrix, Matrix]:

@@ -8,7 +8,7 @@ from sentence_transformers.util.distributed import get_world_size
 
 from thumbtune.clip.features import image_key, title_key
 from thumbtune.data.thumbnails import Example, load_image
-from thumbtune.learning.batches import with_filler
+from thumbtune.learning.batches import Columns, with_filler
 from thumbtune.store.workspace import Workspace
 
 
@@ -30,12 +30,17 @@ def training_dataset(workspace: Workspace, examples: Sequence[Example]) -> Datas
 
 def feature_dataset(examples: Sequence[Example]) -> Dataset:
     """The same columns, of the keys of stored features."""
-    return Dataset.from_dict(_columns(examples, image=image_key, title=title_key))
+    return Dataset.from_dict(feature_columns(examples))
+
+
+def feature_columns(examples: Sequence[Example]) -> Columns:
+    """What `feature_dataset` has. To make a dataset takes a third as long as a small training."""
+    return _columns(examples, image=image_key, title=title_key)
 
 
 def _columns(
     examples: Sequence[Example], image: Callable[[Example], str], title: Callable[[str], str]
-) -> dict[str, list[Any]]:
+) -> Columns:
     columns = {
         "anchor": [image(example) for example in examples],
         "positive": [title(example.title) for example in examples],

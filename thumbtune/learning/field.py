@@ -22,6 +22,7 @@ from thumbtune.data.splits import number_groups
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Embedded, embed_videos
 from thumbtune.learning.intervals import design_effect, mean_interval
+from thumbtune.learning.known_videos import known_to
 from thumbtune.metrics import DECIDING, described
 from thumbtune.store.workspace import Table, Workspace
 from thumbtune.text.titles import number_titles
@@ -49,14 +50,15 @@ def gains_among(
 def score_later(
     workspace: Workspace, champion: Version, examples: Table, precision: Precision, number: int
 ) -> FieldScore | None:
-    """Score a version on the examples that its own run has not listed; None if there are none.
+    """Score a version on examples that are new since its own run; None if there are none.
 
     Args:
         precision: of the stored features.
         number: of the record.
     """
     rows = workspace.read_table(examples, Example)
-    later = [place for place, row in enumerate(rows) if row.id not in set(champion.seen)]
+    known = known_to(workspace, champion, set(champion.seen), rows)
+    later = [place for place, row in enumerate(rows) if row.id not in known]
     gallery = gallery_of(workspace, champion)
     if not later or gallery is None:
         return None

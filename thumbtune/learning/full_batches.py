@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.linalg import multi_dot
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -40,7 +41,8 @@ def train_on_all(starts: Sequence[Maps], learned: Sequence[Pooled], how: FullBat
         starts: where each begins; the means stay.
         learned: the pairs of each.
     """
-    sides = {kind: _Side(kind, starts, learned) for kind in KINDS}
+    parts = [_Part(start, pairs) for start, pairs in zip(starts, learned, strict=True)]
+    sides = {kind: _Side(kind, parts) for kind in KINDS}
     others = _no_rivals(_stacked([pairs.texts for pairs in learned], NO_TITLE))
     optimizer = torch.optim.Adam([side.moved for side in sides.values()], how.pace, fused=True)
     falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / how.steps)
@@ -60,28 +62,44 @@ def train_on_all(starts: Sequence[Maps], learned: Sequence[Pooled], how: FullBat
     ]
 
 
-class _Side:
-    """The maps of one kind of all trainings, in coordinates of the span of what each learns from.
+class _Part:
+    """Of one training the maps and what they are fed, in coordinates of all that a gradient moves.
 
-    With fewer pairs than directions that is a small part of a map, and no other moves. Adam steps
-    as it would in the coordinates of the whole: these are turned at random, so that none is
-    special, and a step is longer by the root of how many fewer they are.
+    These are the span of what is learned from and, of the shared space, the span of what the maps
+    make of it. Adam steps as it would in the coordinates of the whole: these are turned at random,
+    so that none is special, and a step is longer by the root of how many fewer weights there are.
     """
 
-    def __init__(self, kind: Kind, starts: Sequence[Maps], learned: Sequence[Pooled]) -> None:
-        inputs = [
-            pairs.outputs[kind] - start.means[kind]
-            for start, pairs in zip(starts, learned, strict=True)
-        ]
-        self.starts = [start.maps[kind] for start in starts]
-        self.bases = [_turned(span_of(each)) for each in inputs]
-        steps = [
-            np.sqrt(np.square(start).mean() * len(basis) / basis.shape[1])
-            for start, basis in zip(self.starts, self.bases, strict=True)
-        ]
-        based = list(zip(inputs, self.starts, self.bases, strict=True))
-        self.inputs = _stacked([each @ basis for each, _, basis in based]).float()
-        self.begun = _stacked([start @ basis for _, start, basis in based]).float()
+    def __init__(self, start: Maps, learned: Pooled) -> None:
+        fed = {kind: learned.outputs[kind] - start.means[kind] for kind in KINDS}
+        self.start = start
+        self.bases = {kind: _turned(span_of(fed[kind])) for kind in KINDS}
+        based = {kind: start.maps[kind] @ self.bases[kind] for kind in KINDS}
+        self.room = _turned(span_of(np.concatenate([based[kind].T for kind in KINDS])))
+        self.inputs = {kind: fed[kind] @ self.bases[kind] for kind in KINDS}
+        self.begun: dict[Kind, Matrix] = {kind: self.room.T @ based[kind] for kind in KINDS}
+        self.steps = {kind: self._step(start.maps[kind], self.begun[kind]) for kind in KINDS}
+
+    def _step(self, whole: Matrix, part: Matrix) -> float:
+        """A weight's typical size, longer by the root."""
+        return float(np.sqrt(np.square(whole).sum() / part.size))
+
+    def whole(self, kind: Kind, moved: Matrix) -> Matrix:
+        """A map that has moved, shape (dimensions, width)."""
+        rows, columns = self.begun[kind].shape
+        return self.start.maps[kind] + multi_dot(
+            [self.room, moved[:rows, :columns], self.bases[kind].T]
+        )
+
+
+class _Side:
+    """The maps of one kind of all trainings."""
+
+    def __init__(self, kind: Kind, parts: Sequence[_Part]) -> None:
+        self.kind, self.parts = kind, parts
+        self.inputs = _stacked([part.inputs[kind] for part in parts]).float()
+        self.begun = _stacked([part.begun[kind] for part in parts]).float()
+        steps = [part.steps[kind] for part in parts]
         self.step = torch.tensor(steps, dtype=torch.float32)[:, None, None]
         self.moved = torch.zeros_like(self.begun, requires_grad=True)
         """In steps; Adam is blind to the scale of a gradient."""
@@ -94,10 +112,7 @@ class _Side:
     def maps(self) -> list[Matrix]:
         """Of each training, shape (dimensions, width)."""
         moved = (self.step * self.moved).detach().double().numpy()
-        return [
-            start + each[:, : basis.shape[1]] @ basis.T
-            for start, each, basis in zip(self.starts, moved, self.bases, strict=True)
-        ]
+        return [part.whole(self.kind, each) for part, each in zip(self.parts, moved, strict=True)]
 
 
 def _turned(basis: Matrix) -> Matrix:

@@ -11,6 +11,7 @@ many videos as directions the span is everything, and nothing is estimated.
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from numpy.linalg import multi_dot
 from numpy.typing import NDArray
 
 from thumbtune.clip.ends import KINDS, Kind
@@ -73,13 +74,17 @@ class Learned:
         self.span = span
         pooled = {kind: values[rows] for kind, values in span.outputs.items()}
         self.white = Whitened(pooled, span.inside, centred, span.widths)
-        axes = self.white.axes
+        axes, inside = self.white.axes, span.inside
+        ends = axes["image"].T, inside["image"].T, inside["text"], axes["text"]
+        self.before: Matrix = multi_dot(ends)
+        """W'V within the span."""
         self.reaching = {kind: axes[kind].T @ span.reaching[kind] @ axes[kind] for kind in KINDS}
 
     def embedded(self, form: ClosedForm, rows: NDArray[np.bool_]) -> tuple[Matrix, Matrix]:
         """Pictures of any length and titles of length 1, shape (rows, directions) each."""
         white = self.white
-        p, q, told, before = white.parts(form.ridge)
+        p, q = (white.whitener(kind, form.ridge) for kind in KINDS)
+        told, before = white.told(form.ridge), self.before / np.outer(p, q)
         reaching, square = self._beyond(form, p, q)
         length = np.sqrt(max(np.square(before).sum() + square, 0.0))  # rounding may pass zero
         weight = form.prior * np.linalg.norm(told) / (length or 1.0)

@@ -15,6 +15,7 @@ from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import UNTOUCHED
 from thumbtune.learning.evaluation import OUT_OF_FOLD, Evaluation, Prediction
 from thumbtune.learning.intervals import design_effect, paired_interval
+from thumbtune.learning.known_videos import known_to
 from thumbtune.metrics import described
 from thumbtune.parameters import TrainParameters
 from thumbtune.store.workspace import Workspace
@@ -28,6 +29,8 @@ Rule = Literal["higher", "better", "not_worse"]
 OPPONENTS: dict[Opponent, str] = {"champion": "the champion", "untouched": "the untouched model"}
 SAME = 1e-6
 """Cosines that differ by less are one: the same weights give it, by another order of the sums."""
+ROUNDING = 1e-9
+"""Means of equal ranks in another order differ by less."""
 DECIMALS = 3
 """To which a difference is told; a smaller one is not called better."""
 
@@ -43,7 +46,7 @@ class PairedDifference(BaseModel):
     moved: int
     """Videos on which the two differ."""
     unchanged: bool = False
-    """Whether the two answer alike, to the cosine: they are one model."""
+    """Whether the two answer alike, to the cosine: nothing tells them apart."""
     challenger: float
     other: float
     interval: tuple[float, float]
@@ -138,7 +141,7 @@ def stands(difference: PairedDifference, rule: Rule, margin: float) -> bool:
     """
     match rule:
         case "higher":
-            return difference.difference >= 0
+            return difference.difference > -ROUNDING
         case "better":
             return difference.interval[0] > 0
     return difference.interval[0] > -margin
@@ -153,7 +156,7 @@ def judge(
     """Whether the challenger becomes the champion, and why or why not.
 
     It is called promoted only if it measures better than each that it is compared with. One that is
-    the same model as another is no challenger.
+    answers just as another is no challenger.
 
     Args:
         margin: by so much the metric may be lower by the rule `not_worse`.
@@ -162,8 +165,8 @@ def judge(
     lacking = f"; {unmeasured}" if unmeasured else ""
     for difference in differences:
         if difference.unchanged:
-            same = OPPONENTS[difference.opponent]
-            return False, f"kept as it was: the same model as {same}{lacking}"
+            other = OPPONENTS[difference.opponent]
+            return False, f"kept as it was: its answers are those of {other}{lacking}"
     for difference in differences:
         if not stands(difference, rule, margin):
             return False, f"kept, not promoted: {difference} fails the rule `{rule}`{lacking}"
@@ -197,7 +200,8 @@ def compare(
 
     Args:
         challenger, untouched, champion: answers on videos that the challenger has not learned from.
-        learned_from: videos of the champion's training; they do not count against it.
+        learned_from: videos of the champion's training, and those that are the same over again;
+            they do not count against it.
         group_of: video → number, equal for videos that belong together.
         out_of_fold: what models of the champion's recipe that had not learned from a video answered
             to it. They count if it has learned from all, and only where both were judged on the
@@ -286,7 +290,7 @@ def decide(
             _answers(workspace, challenger),
             _answers(workspace, untouched),
             _answers(workspace, champion) if champion else None,
-            set(present.learned_from) if present else set(),
+            known_to(workspace, present, set(present.learned_from), rows) if present else set(),
             parameters.promotion.metric,
             dict(groups),
             _recorded(workspace, present),

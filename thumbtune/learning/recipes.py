@@ -17,10 +17,11 @@ from thumbtune.clip.towers import Precision
 from thumbtune.clip.trainable import set_trainable
 from thumbtune.data.negatives import pair_titles
 from thumbtune.data.thumbnails import Example
-from thumbtune.learning.candidates import Candidate, Recipe, article_candidate, begin
-from thumbtune.learning.evaluation import RecallEvaluator, article_key, embed_titles
+from thumbtune.learning.candidates import Candidate, Recipe, article_recipe, begin
+from thumbtune.learning.evaluation import RecallEvaluator, article_key
 from thumbtune.learning.pairing import pair_by_clip, with_negatives_of
 from thumbtune.learning.pooled import end_of
+from thumbtune.learning.title_vectors import title_vectors
 from thumbtune.learning.training import fine_tune
 from thumbtune.learning.weights import set_parameters, trainable_parameters
 from thumbtune.learning.without_trainer import (
@@ -62,10 +63,14 @@ class Sweep(BaseModel):
     folds: int
     trials: Table
     """Rows of `Trial`, in their order."""
+    base: str
+    """Fingerprint of the untouched model."""
+    examples: Table
+    """Rows of `Example`; at those of test nothing has looked."""
 
     def is_whole(self, workspace: Workspace) -> bool:
-        """Whether the trials are still there."""
-        return self.trials.is_whole(workspace)
+        """Whether the trials and the examples are still there."""
+        return self.trials.is_whole(workspace) and self.examples.is_whole(workspace)
 
 
 class RecipeResult(BaseModel):
@@ -115,11 +120,12 @@ class RecipeTrainer:
     ) -> None:
         self.workspace, self.model, self.parameters = workspace, model, parameters
         self.base = Recipe(training=parameters.training, negatives=parameters.negatives)
+        self.article = article_recipe(self.base, compares_titles=text_model is not None)
         loaded = load_model(model, workspace)
         set_trainable(loaded, parameters.training.trainable)
         self.head, _ = head_of(workspace, loaded, examples, precision)
         self.untouched = _what_may_change(self.head)
-        self.embed = _title_embedder(text_model, examples)
+        self.embed = _title_embedder(workspace, text_model, examples)
 
     def with_negatives(
         self, examples: Sequence[Example], parameters: NegativesParameters
@@ -184,35 +190,25 @@ def _what_may_change(head: SentenceTransformer) -> dict[str, Tensor]:
 
 
 def _title_embedder(
-    text_model: ModelReference | None, examples: Sequence[Example]
+    workspace: Workspace, text_model: ModelReference | None, examples: Sequence[Example]
 ) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Looks titles up; the text model embeds all of them when the first are asked for."""
+    """Looks titles up; all of them are read when the first are asked for."""
 
     @cache
     def known() -> dict[str, NDArray[np.float32]]:
         if text_model is None:
             return {}
         titles = list(dict.fromkeys(example.title for example in examples))
-        return dict(zip(titles, embed_titles(load_model(text_model), titles), strict=True))
+        return dict(zip(titles, title_vectors(workspace, text_model, titles), strict=True))
 
     return lambda asked: np.stack([known()[title] for title in asked])
-
-
-def article_recipe(base: Recipe) -> Recipe:
-    """The article's hyperparameters and last epoch; what is not searched is as in the base."""
-    method = "given" if base.negatives.method == "given" else "least_similar"
-    recipe = article_candidate(base).recipe
-    assert recipe
-    return recipe.model_copy(
-        update={"negatives": base.negatives.model_copy(update={"method": method})}
-    )
 
 
 def compare(
     trainer: RecipeTrainer, examples: Sequence[Example], best: Recipe, seeds: int
 ) -> RecipeComparison:
     """Train the article's recipe and the best with several seeds each; here test is looked at."""
-    recipes = {"the article's recipe": article_recipe(trainer.base), "the sweep's choice": best}
+    recipes = {"the article's recipe": trainer.article, "the sweep's choice": best}
     set_parameters(trainer.head, trainer.untouched)
     untouched = trainer.measure(trainer.head, examples, "test")
     results = [

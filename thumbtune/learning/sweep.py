@@ -11,7 +11,7 @@ from thumbtune.data.splits import fold_numbers
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.candidates import SEARCHED, Recipe
 from thumbtune.learning.evaluation import NotFiniteError
-from thumbtune.learning.recipes import RecipeTrainer, Sweep, Trial, article_recipe
+from thumbtune.learning.recipes import RecipeTrainer, Sweep, Trial
 from thumbtune.metrics import PRIMARY
 from thumbtune.parameters import (
     FOLDS,
@@ -125,7 +125,7 @@ def search(
         direction="maximize",
         load_if_exists=True,
     )
-    first = article_recipe(base)
+    first = trainer.article
     known = {name: getattr(first.training, name) for name in SEARCHED}
     study.enqueue_trial({**known, "negatives": first.negatives.method}, skip_if_exists=True)
     done = (optuna.trial.TrialState.COMPLETE,)
@@ -187,4 +187,6 @@ def search_recipe(
         best_valid_mrr=score,
         folds=folds,
         trials=workspace.write_table("trials", trials),
+        base=model.fingerprint,
+        examples=examples,
     )

@@ -18,7 +18,7 @@ from thumbtune.clip.features import reads_features
 from thumbtune.clip.head import Head
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.batches import SAMPLERS
-from thumbtune.learning.columns import feature_dataset
+from thumbtune.learning.columns import feature_columns
 from thumbtune.learning.loss import ranking_loss
 from thumbtune.learning.pooled import end_of, pooled_of
 from thumbtune.learning.weights import interpolate, set_parameters, trainable_parameters
@@ -49,9 +49,9 @@ def fine_tune_projections(
     Args:
         model: for which `trains_projections_alone` holds.
     """
-    dataset, head = feature_dataset(train), end_of(model)
+    columns, head = feature_columns(train), end_of(model)
     sampler = SAMPLERS[parameters.batches](
-        dataset, parameters.batch_size, generator=torch.Generator().manual_seed(seed), seed=seed
+        columns, parameters.batch_size, generator=torch.Generator().manual_seed(seed), seed=seed
     )
     untouched = trainable_parameters(model)
     weights = [each for each in model.parameters() if each.requires_grad]
@@ -59,7 +59,7 @@ def fine_tune_projections(
     steps = parameters.epochs * len(sampler)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
     loss = ranking_loss(model, parameters)
-    pooled = {name: pooled_of(head, dataset[name][:]) for name in dataset.column_names}
+    pooled = {name: pooled_of(head, keys) for name, keys in columns.items()}
     for epoch in range(parameters.epochs):
         sampler.set_epoch(epoch)
         for batch in sampler:

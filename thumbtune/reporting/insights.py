@@ -9,7 +9,7 @@ import numpy as np
 from thumbtune.data.splits import number_groups
 from thumbtune.data.thumbnails import Example
 from thumbtune.learning.evaluation import Prediction
-from thumbtune.learning.intervals import Interval, mean_interval
+from thumbtune.learning.intervals import Interval, design_effect, mean_interval
 
 LEAST = 5
 """Videos of a slice; of fewer nothing is told."""
@@ -27,7 +27,7 @@ class Slice(NamedTuple):
     recall_at_1: float
     mrr: float
     interval: Interval
-    """95 % of the MRR."""
+    """95 % of the MRR; videos that belong together tell less."""
 
 
 class Pair(NamedTuple):
@@ -56,18 +56,20 @@ def _length(title: str) -> str:
 
 
 def _sliced(by: str, pairs: Sequence[Pair], key: Callable[[Pair], str]) -> list[Slice]:
-    ranks = defaultdict[str, list[int]](list)
+    parts = defaultdict[str, list[Pair]](list)
     for pair in pairs:
-        ranks[key(pair)].append(pair.prediction.rank)
-    order = sorted(ranks) if by == "year" else [name for *_, name in LENGTHS if name in ranks]
-    told = [_slice(by, name, ranks[name]) for name in order if name and len(ranks[name]) >= LEAST]
+        parts[key(pair)].append(pair)
+    order = sorted(parts) if by == "year" else [name for *_, name in LENGTHS if name in parts]
+    told = [_slice(by, name, parts[name]) for name in order if name and len(parts[name]) >= LEAST]
     return told if len(told) > 1 else []
 
 
-def _slice(by: str, name: str, ranks: Sequence[int]) -> Slice:
-    gains = 1 / np.array(ranks, float)
-    first = float((np.array(ranks) == 1).mean())
-    return Slice(by, name, len(ranks), first, float(gains.mean()), mean_interval(gains))
+def _slice(by: str, name: str, pairs: Sequence[Pair]) -> Slice:
+    ranks = np.array([pair.prediction.rank for pair in pairs], float)
+    gains = 1 / ranks
+    effect = design_effect(gains, number_groups([pair.example for pair in pairs]))
+    interval = mean_interval(gains, effect)
+    return Slice(by, name, len(ranks), float((ranks == 1).mean()), float(gains.mean()), interval)
 
 
 def mismatched(pairs: Sequence[Pair], gallery: float) -> list[Pair]:
