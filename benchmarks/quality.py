@@ -90,7 +90,8 @@ def line(channel: Path, base: str, pairs: int, options: argparse.Namespace) -> s
     for other in ("untouched", "article", "sweep"):
         differences = [r["auto"][1] - r[other][1] for r in results if other in r]
         cells.append(with_interval(differences, tested / learned) if differences else "")
-    seconds = [np.mean([r["seconds"][way] for r in swept]) for way in ("sweep", "auto") if swept]
+    timed = {"sweep": swept, "auto": results}  # the first choice imports libraries
+    seconds = [np.median([r["seconds"][way] for r in some]) for way, some in timed.items() if swept]
     told = (
         f"{seconds[0]:.0f} s / {seconds[1]:.1f} s = {seconds[0] / seconds[1]:.0f}" if swept else ""
     )
@@ -136,7 +137,7 @@ def partition(channel: Path, base: str, pairs: int, seed: int, trials: int) -> d
         mined = trainer.with_negatives(known, trainer.base.negatives)
         ways = {
             "untouched": (UNTOUCHED, known),
-            "article": (article_candidate(trainer.base), mined),
+            "article": (article_candidate(trainer.article), mined),
             "auto": (chosen, mined if chosen.recipe else known),
         }
         if trials:
@@ -262,7 +263,7 @@ def widths_of(channel: Path, base: str, seed: int) -> list[list[float]]:
 
 
 def print_seconds(channels: list[Path], pairs: list[int]) -> None:
-    """CPU seconds of a choice, and of a cross-fit that follows it, with all features stored.
+    """CPU seconds of a choice, and of a cross-fit that follows it; features and vectors are stored.
 
     The CLIPs have random weights and towers of one layer: what they choose means nothing.
     """
@@ -287,6 +288,7 @@ def seconds_of(base: str, rows: list, scratch: str) -> tuple[float, float]:
     from thumbtune.learning.choice import Learner
 
     trainer = trainer_on(base, rows, Path(scratch), 0)
+    trainer.with_negatives(rows, trainer.base.negatives)  # which keeps the vectors of titles
     with threadpool_limits(1):
         learner = Learner(trainer, rows, fold_numbers(rows, 0))
         began = time.process_time()
