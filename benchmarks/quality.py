@@ -131,10 +131,10 @@ def partition(channel: Path, base: str, pairs: int, seed: int, trials: int) -> d
     result: dict = {"learned": len(known), "tested": len(tested), "seconds": {}}
     with tempfile.TemporaryDirectory() as scratch, threadpool_limits(1):
         trainer = trainer_on(base, rows, Path(scratch), seed)
+        mined = trainer.with_negatives(known, trainer.base.negatives)  # keeps the titles' vectors
         started = time.monotonic()
         chosen = Learner(trainer, known, fold_numbers(known, seed)).choose().taken
         result["seconds"]["auto"] = time.monotonic() - started
-        mined = trainer.with_negatives(known, trainer.base.negatives)
         ways = {
             "untouched": (UNTOUCHED, known),
             "article": (article_candidate(trainer.article), mined),

@@ -19,11 +19,8 @@ import pytest
 from prefect import Flow, flow, task
 from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName, LogFilter, LogFilterFlowRunId
-from prefect.client.schemas.objects import FlowRun, Log
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.flow_engine import run_flow
-from prefect.logging.handlers import APILogWorker, PrefectConsoleHandler
+from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.logging.loggers import flow_run_logger
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 from rich.console import Console
@@ -31,6 +28,7 @@ from rich.console import Console
 import thumbtune.flows
 import thumbtune.tasks
 from tests.channel.test_faults import with_body
+from tests.flow_runs import newest_run
 from tests.hub_server import FINE_TOKEN, READ_TOKEN, WRITE_TOKEN, HubServer, run_python
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, error_body, make_video
@@ -316,18 +314,6 @@ def without_another_try() -> None:
 @flow
 def of_a_kind_that_nobody_expects() -> None:
     step(mistake=ArithmeticError)
-
-
-async def newest_run(name: str) -> tuple[FlowRun, list[Log]]:
-    """The newest run of a flow with its logs, those of its tasks too."""
-    await APILogWorker.drain_all()
-    async with get_client() as client:
-        named = FlowFilter(name=FlowFilterName(any_=[name]))
-        [run] = await client.read_flow_runs(
-            flow_filter=named, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
-        )
-        of_it = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id]))
-        return run, await client.read_logs(log_filter=of_it)
 
 
 def errors_of(run: Flow[..., Any], error: type[Exception], **options: Any) -> list[str]:

@@ -1,7 +1,7 @@
 """Runs of a channel whose thumbnails come again, nearly the same: one split, and one fold."""
 
+import asyncio
 import json
-import logging
 import random
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from PIL import Image
 from prefect import flow
 
 from benchmarks.near_duplicates import captioned, cropped, recompressed
+from tests.flow_runs import newest_run
 from thumbtune.channel.lookup import identify
 from thumbtune.clip.models import find_model
 from thumbtune.data.splits import fold_numbers
@@ -86,20 +87,17 @@ def test_a_new_video_joins_the_one_whose_thumbnail_it_shows_again(
 
 
 def test_a_cover_of_half_of_the_videos_is_on_one_side_and_told(
-    workspace: Workspace, channel: Path, caplog: pytest.LogCaptureFixture
+    workspace: Workspace, channel: Path
 ) -> None:
     cover = Image.open(CHANNEL / json.loads((CHANNEL / "manifest.json").read_text())[0]["image"])
     for number in range(COUNT):
         add(channel, f"episode-{number}", recompressed(cover.convert("RGB"), random.Random(number)))
-    log = logging.getLogger("prefect.task_runs")
-    log.addHandler(caplog.handler)  # at the root it is gone where a library has set up its log
-    try:
-        rows = examples(workspace, channel)
-    finally:
-        log.removeHandler(caplog.handler)
+    rows = examples(workspace, channel)
     covers = [row for video, row in rows.items() if video.startswith("episode")]
     assert {row.split for row in covers} == {"train"}
-    assert "the most common one in 49 videos" in caplog.text
+    _, logs = asyncio.run(newest_run("collect"))
+    [told] = [log.message for log in logs if "nearly" in log.message]
+    assert "the most common one in 49 videos" in told
 
 
 def test_what_is_nearly_the_same_is_in_one_fold(workspace: Workspace, channel: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from prefect.settings import get_current_settings
 from sentence_transformers import SentenceTransformer
 
 from tests.data.test_thumbnails import picture, saved
+from tests.flow_runs import newest_run
 from tests.server_logs import Logs
 from tests.tiny_clip import save_tiny_clip
 from tests.youtube_server import YouTubeServer, make_video
@@ -269,7 +269,7 @@ def test_a_better_challenger_is_promoted_and_a_worse_one_is_kept_with_the_reason
 
 @pytest.mark.usefixtures("channel")
 def test_a_rollback_during_a_run_is_met_and_told_in_one_line(
-    youtube: YouTubeServer, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+    youtube: YouTubeServer, options: dict[str, Any]
 ) -> None:
     options["split"] = {"train": 0.45, "valid": 0.15}  # test has the 20 that a champion needs
     registry = Registry(Workspace.open(options["workspace"]), "youtube", "@tester")
@@ -282,16 +282,16 @@ def test_a_rollback_during_a_run_is_met_and_told_in_one_line(
         registry.roll_back(1, "the other one misses the point")
 
     youtube.before_page = roll_back_once
-    with caplog.at_level(logging.INFO):
-        run = train(
-            **{
-                **options,
-                "training": {"recipe": "given", "epochs": 1},
-                "videos": {"expiration_hours": 0},
-            }
-        )
+    run = train(
+        **{
+            **options,
+            "training": {"recipe": "given", "epochs": 1},
+            "videos": {"expiration_hours": 0},
+        }
+    )
     assert run.verdict.differences[0].opponent == "champion"
-    assert [line for line in caplog.messages if line.startswith("While this run went on")] == [
+    _, logs = asyncio.run(newest_run("train"))
+    assert [log.message for log in logs if log.message.startswith("While this run went on")] == [
         f"While this run went on, it was decided on version 1 of {registry.name}: the other one "
         "misses the point; champion: 1"
     ]

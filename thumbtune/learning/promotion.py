@@ -155,7 +155,7 @@ def judge(
 ) -> tuple[bool, str]:
     """Whether the challenger becomes the champion, and why or why not.
 
-    It is called promoted only if it measures better than each that it is compared with. One that is
+    It is called promoted only if it measures better than each that it is compared with. One that
     answers just as another is no challenger.
 
     Args:
