@@ -56,21 +56,21 @@ lint: $(INSTALLED) ## ruff and mypy
 # uv takes seconds where pip takes minutes. Of pip's settings it is told those in the environment; where
 # it does not reach the packages, by a proxy or an index in pip's own files, pip fetches them.
 UV := UV_INDEX_STRATEGY=unsafe-best-match $(foreach name,FIND_LINKS EXTRA_INDEX_URL INDEX_URL,$(if \
-  $(PIP_$(name)),UV_$(name)="$(PIP_$(name))")) $(BIN)/uv pip install --python $(BIN)/python
+  $(PIP_$(name)),UV_$(name)="$(PIP_$(name))")) $(BIN)/uv pip
 $(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(UV) --quiet --compile-bytecode --requirement requirements.lock || \
+	$(UV) install --python $(BIN)/python --quiet --compile-bytecode --requirement requirements.lock || \
 	  $(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-lock: ## pin what pyproject.toml allows today
+lock: $(INSTALLED) ## pin what pyproject.toml allows today
 	rm -rf $(VENV)-lock
-	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet torch==2.13.0 '.[dev]'
+	$(PYTHON) -m venv --without-pip $(VENV)-lock
+	$(UV) install --python $(VENV)-lock/bin/python --quiet torch==2.13.0 '.[dev]'
 	{ echo "# Every version that thumbtune is tested with; made by 'make lock'."; \
-	  $(VENV)-lock/bin/python -m pip freeze | grep -v '^thumbtune' | sed 's/^torch==.*/torch==2.13.0/'; \
+	  $(UV) freeze --python $(VENV)-lock/bin/python | grep -v '^thumbtune' | sed 's/^torch==.*/torch==2.13.0/'; \
 	} > requirements.lock
 	rm -rf $(VENV)-lock
 

@@ -23,7 +23,7 @@ def install(session: nox.Session, *arguments: str) -> None:
     """Install with uv, from where pip looks too, such as for a torch without CUDA."""
     places = {
         f"UV_{name}": os.environ[f"PIP_{name}"]
-        for name in ("FIND_LINKS", "EXTRA_INDEX_URL")
+        for name in ("FIND_LINKS", "EXTRA_INDEX_URL", "INDEX_URL")
         if f"PIP_{name}" in os.environ
     }
     session.install(*arguments, env={**places, "UV_INDEX_STRATEGY": "unsafe-best-match"})
