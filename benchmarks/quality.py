@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=20)
     parser.add_argument("--sweeps", type=int, default=20, help="partitions with a sweep, the first")
     parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--by-trainer", action="store_true", help="the sweep, as without thumbtune")
     parser.add_argument("--promotion", action="store_true")
     parser.add_argument("--interval", action="store_true")
     parser.add_argument("--seconds", action="store_true")
@@ -49,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.pairs, options.partitions, options.sweeps, options.trials = [40], 2, 1, 2
-        options.promotion = options.interval = options.seconds = True
+        options.promotion = options.interval = options.seconds = options.by_trainer = True
     sys.path.insert(0, str(ROOT))  # `benchmarks` is not installed
     options.channel = options.channel or [ROOT / "sample" / "channel"]
     if options.partitions:
@@ -79,7 +80,7 @@ def line(channel: Path, base: str, pairs: int, options: argparse.Namespace) -> s
     results = []
     for seed in range(options.partitions):
         trials = options.trials if seed < options.sweeps else 0
-        results.append(partition(channel, base, pairs, seed, trials))
+        results.append(partition(channel, base, pairs, seed, trials, options.by_trainer))
         print(json.dumps({"pairs": pairs, "seed": seed} | results[-1]), file=sys.stderr, flush=True)
     swept = [result for result in results if "sweep" in result]
     learned, tested = results[0]["learned"], results[0]["tested"]
@@ -117,7 +118,9 @@ def with_interval(differences: list[float], ratio: float) -> str:
     return f"{mean:+.3f} ({mean - reach:+.3f} to {mean + reach:+.3f})"
 
 
-def partition(channel: Path, base: str, pairs: int, seed: int, trials: int) -> dict:
+def partition(
+    channel: Path, base: str, pairs: int, seed: int, trials: int, by_trainer: bool = False
+) -> dict:
     """Recall@1 and MRR on test of each way, and the seconds of the two choices."""
     from threadpoolctl import threadpool_limits
 
@@ -141,8 +144,9 @@ def partition(channel: Path, base: str, pairs: int, seed: int, trials: int) -> d
             "auto": (chosen, mined if chosen.recipe else known),
         }
         if trials:
+            searcher = trainer_on(base, rows, Path(scratch), seed, True) if by_trainer else trainer
             started = time.monotonic()
-            ways["sweep"] = swept(trainer, known, Path(scratch), trials)
+            ways["sweep"] = swept(searcher, known, Path(scratch), trials)
             result["seconds"]["sweep"] = time.monotonic() - started
         for way, (candidate, learned) in ways.items():
             metrics = trainer.measure(trainer.do(candidate, learned), tested, "test")
@@ -217,15 +221,28 @@ def workspace():  # type: ignore[no-untyped-def]
     return Workspace.open(Path(tempfile.gettempdir()) / "thumbtune-quality")
 
 
-def trainer_on(base: str, rows: list, scratch: Path, seed: int):  # type: ignore[no-untyped-def]
-    """A base model on some videos, with the article's parameters; the base compares titles too."""
+def trainer_on(  # type: ignore[no-untyped-def]
+    base: str, rows: list, scratch: Path, seed: int, by_trainer: bool = False
+):
+    """A base model on some videos, with the article's parameters; the base compares titles too.
+
+    Args:
+        by_trainer: whether each training has sentence-transformers' Trainer around it.
+    """
     from thumbtune.clip.models import find_model
     from thumbtune.learning.recipes import RecipeTrainer
+    from thumbtune.learning.training import fine_tune
     from thumbtune.parameters import TrainParameters
+
+    class ByTrainer(RecipeTrainer):
+        def _fine_tune(self, train, valid, training, seed) -> None:  # type: ignore[no-untyped-def]
+            how = self.parameters.evaluation
+            fine_tune(self.head, self.workspace, train, valid, training, how, seed)
 
     model = find_model(base)
     parameters = TrainParameters.model_validate({"source": "sample", "model": base, "seed": seed})
-    return RecipeTrainer(workspace(), model, model, rows, parameters, "float32")
+    kind = ByTrainer if by_trainer else RecipeTrainer
+    return kind(workspace(), model, model, rows, parameters, "float32")
 
 
 def print_intervals(options: argparse.Namespace) -> None:
