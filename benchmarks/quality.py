@@ -42,7 +42,8 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=20)
     parser.add_argument("--sweeps", type=int, default=20, help="partitions with a sweep, the first")
     parser.add_argument("--trials", type=int, default=40)
-    parser.add_argument("--by-trainer", action="store_true", help="the sweep, as without thumbtune")
+    trainer = "the sweep trains with sentence-transformers' Trainer"
+    parser.add_argument("--by-trainer", action="store_true", help=trainer)
     parser.add_argument("--promotion", action="store_true")
     parser.add_argument("--interval", action="store_true")
     parser.add_argument("--seconds", action="store_true")
@@ -119,7 +120,7 @@ def with_interval(differences: list[float], ratio: float) -> str:
 
 
 def partition(
-    channel: Path, base: str, pairs: int, seed: int, trials: int, by_trainer: bool = False
+    channel: Path, base: str, pairs: int, seed: int, trials: int, by_trainer: bool
 ) -> dict:
     """Recall@1 and MRR on test of each way, and the seconds of the two choices."""
     from threadpoolctl import threadpool_limits

@@ -1010,9 +1010,8 @@ def test_uploads_are_removed_when_the_server_stops(
     other.wait_until_ready()
     page = browser.new_page()
     page.goto(other.url)
-    expect(
-        page.get_by_role("heading", name="sample")
-    ).to_be_visible()  # what it opens with is there
+    opened = page.get_by_role("heading", name="sample")
+    expect(opened).to_be_visible()
     give_pictures(page, site.workspace.root / site.test_rows()[0].image)
     page.close()
     assert list(tmp_path.rglob("*.jpg"))

@@ -140,7 +140,8 @@ def test_a_video_that_links_two_splits_is_given_none_for_ever(
         for id_, title, look, split in listed
     ]
     videos, splits = workspace.write_table("videos", rows), workspace.write_table("splits", rows)
-    assert keep_assigned(registry, SHARES, videos, splits, 1)
+    looks = workspace.write_table("looks", [])
+    assert keep_assigned(registry, SHARES, videos, splits, 1, looks)
     assert known(registry, videos) == {"a": ("train", "One"), "b": ("test", "Two")}
 
 
@@ -184,6 +185,8 @@ def test_all_earlier_versions_of_a_channel_tell_its_splits_and_the_newest_where_
 def test_runs_at_once_lose_no_assignment_and_agree_on_each_video(
     workspace: Workspace, registry: Registry
 ) -> None:
+    looks = workspace.write_table("looks", [])
+
     def run(first: int) -> dict[str, Split]:
         rows = CHANNEL[first : first + 5]
         videos = workspace.write_table("videos", rows)
@@ -194,7 +197,7 @@ def test_runs_at_once_lose_no_assignment_and_agree_on_each_video(
             pairs = zip(rows, splits, strict=True)
             split = [SplitVideo(**row.model_dump() | {"split": name}) for row, name in pairs]
             table = workspace.write_table("splits", split)
-            if keep_assigned(registry, SHARES, videos, table, before.last):
+            if keep_assigned(registry, SHARES, videos, table, before.last, looks):
                 return splits_of(workspace, table)
 
     with ThreadPoolExecutor(8) as pool:

@@ -69,7 +69,7 @@ def keep_assigned(
     videos: Table,
     splits: Table,
     last: int,
-    looks: Table | None = None,
+    looks: Table,
 ) -> bool:
     """Write down what a run has assigned: a table of `SplitVideo`.
 
@@ -87,7 +87,7 @@ def keep_assigned(
     if records and records[-1].number > last:
         return False
     known = {row.id: row for row in _all(_alike(records, parameters))}
-    seen = registry.workspace.read_table(looks, Look) if looks else []
+    seen = registry.workspace.read_table(looks, Look)
     pictures = {look.id: look.picture for look in seen}
     split = registry.workspace.read_table(splits, SplitVideo)
     alike = {video.id: video.look for video in split if video.look}

@@ -64,7 +64,7 @@ def given_candidate(base: Recipe) -> Candidate:
     return Candidate(name="the given hyperparameters", recipe=base)
 
 
-def article_recipe(base: Recipe, compares_titles: bool = True) -> Recipe:
+def article_recipe(base: Recipe, compares_titles: bool) -> Recipe:
     """The article's hyperparameters, negatives and last epoch; the rest is as in the base.
 
     Negatives that came with the videos stay, and without a text model the base's own: nobody who
